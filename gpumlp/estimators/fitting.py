@@ -83,10 +83,14 @@ def train(
                     UserWarning, stacklevel=6,
                 )  # fmt: skip
         named |= {"max_iter": e.max_iter, "max_fun": e.max_fun}
-        tol = min(e.tol, LARGEST_TOL) / unit.J
-        history = fit_lbfgs(net, data.x, data.targets, tol=tol, **named)
-    else:
-        history = _train_by_minibatches(e, net, data, rows, unit.J, incremental, named)
+    try:
+        if e.solver == "lbfgs":
+            tol = min(e.tol, LARGEST_TOL) / unit.J
+            history = fit_lbfgs(net, data.x, data.targets, tol=tol, **named)
+        else:
+            history = _train_by_minibatches(e, net, data, rows, unit.J, incremental, named)
+    except DivergenceError as error:
+        raise _diverged(e, error, net.loss.target == "real") from error
     ended = not incremental or history.stopped == "early"
     if e.early_stopping and ended and e._best is not None:
         net.backend.asarray(e._best, out=net.theta.whole)
@@ -141,22 +145,25 @@ def _train_by_minibatches(
         stepping.restore(trainer, arrays, shown=False)
         trainer.steps = steps
     epochs = 1 if incremental else e.max_iter
-    try:
-        history = trainer.fit(data.x, data.targets, epochs, progress=False, **named)
-    except DivergenceError as error:
-        alpha = f" or alpha={e.alpha:g}" * (e.alpha > 1 and e.regularizer is None)
-        raise DivergenceError(
-            f"training diverged: {error.what}, with learning_rate_init={e.learning_rate_init:g}; "
-            f"lower it{alpha}, {'' if e.clip_norm is not None else 'pass clip_norm=1.0, '}or scale "
-            f"X{' and y' * (net.loss.target == 'real')}, "
-            "for example with sklearn.preprocessing.StandardScaler",
-            error.what,
-        ) from error
+    history = trainer.fit(data.x, data.targets, epochs, progress=False, **named)
     if incremental:
         e._optimizer = (rule, trainer.steps, stepping.state(trainer))
     if trainer.stop and history.stopped == "finished":
         history.stopped = "early"  # the rule ended the fit in its last epoch
     return history
+
+
+def _diverged(e: Any, error: DivergenceError, scales_y: bool) -> DivergenceError:
+    """The error of an estimator, which names its parameters."""
+    steps, large = e.solver != "lbfgs", e.alpha > 1 and e.regularizer is None
+    causes = [f"learning_rate_init={e.learning_rate_init:g}"] * steps + [
+        f"alpha={e.alpha:g}"
+    ] * large
+    advice = [f"lower {' or '.join(causes)}"] if causes else []
+    advice += ["pass clip_norm=1.0"] * (steps and e.clip_norm is None)
+    scale = f"{'or ' * bool(advice)}scale X{' and y' * scales_y}, for example with "
+    advice.append(f"{scale}sklearn.preprocessing.StandardScaler")
+    return DivergenceError(f"training diverged: {error.what}; {', '.join(advice)}", error.what)
 
 
 def _metric(e: Any, net: MLP, validation: FitData) -> Callable[[Any, Any], float]:

@@ -60,6 +60,15 @@ class ParameterList(list[HostArray]):
         changed[index] = value
         super().__setitem__(slice(None), map(_read_only, self._assign(changed)))
 
+    def _refuse(self, *arguments: Any, **named: Any) -> Any:
+        raise TypeError(
+            "the list has one array for each layer of the network; assign to its entries, or call "
+            "fit with other hidden_layer_sizes"
+        )
+
+    append = extend = insert = pop = remove = clear = reverse = sort = _refuse
+    __delitem__ = __iadd__ = __imul__ = _refuse
+
     def __reduce_ex__(self, protocol: Any) -> Any:  # as a plain list
         return list, (list(self),)
 

@@ -100,16 +100,17 @@ def softmax_cross_entropy(
         if of_class is not None:
             # the operator reports a label that is not a class
             share = share * of_class[target.clamp(0, n - 1)]
-    total = share.sum() if labels else m
+    total = share.sum()
     if of_class is not None and (label_smoothing > 0 or not labels):
         # smoothed rows times the weights of the classes are targets that need not add up to 1
         rows = nn.functional.one_hot(target.long(), n).to(kind) if labels else target.to(kind)
         target = (rows * (1 - label_smoothing) + label_smoothing / n) * of_class
         label_smoothing, share = 0.0, counted.to(kind) if labels else share
     if reduction == "mean":
-        share = share / total
+        share = share / (total + (total == 0))
     J: Tensor = torch_ops.entropy(logits, target, share, label_smoothing)
-    return J / m if m == 0 and reduction == "mean" else J  # NaN, as torch's mean of nothing
+    # the mean of nothing is NaN, and its gradient 0, as in torch
+    return J + (0 / total).to(J.dtype) if reduction == "mean" else J
 
 
 def _check_tensors(**tensors: Any) -> None:
@@ -224,6 +225,8 @@ class FusedMLP(nn.Sequential):
 
     def forward(self, input: Tensor) -> Tensor:
         """ŷ (…, n_L) for x (…, n_0)."""
+        if isinstance(input, torch.fx.Proxy):  # symbolic_trace reads torch's own modules
+            return super().forward(input)
         parts: list[Any] = list(self._modules.values())
         while parts:
             part = parts.pop(0)

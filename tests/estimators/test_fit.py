@@ -161,6 +161,9 @@ def test_writing_into_a_copy_of_the_parameters_raises():
     W[...] = 0
     e.coefs_[0] = W
     assert not e.net_.layers[0].W.any()
+    for change in (lambda: e.coefs_.append(W), lambda: e.coefs_.__delitem__(0), e.coefs_.reverse):
+        with pytest.raises(TypeError, match="one array for each layer of the network; assign to"):
+            change()
     assert type(W + 1) is type(X @ W) is np.ndarray
     assert type(pickle.loads(pickle.dumps(e.coefs_))) is list
     assert type(pickle.loads(pickle.dumps(e.coefs_))[0]) is np.ndarray
@@ -606,11 +609,13 @@ def test_what_lbfgs_does_not_do_warns(name):
 
 def test_diverged_training_raises_and_leaves_no_model():
     e = MLPRegressor(solver="sgd", learning_rate_init=1e9, **SMALL)
-    with pytest.raises(FloatingPointError, match=r"learning_rate_init=1e\+09; lower it"):
+    with pytest.raises(FloatingPointError, match=r"; lower learning_rate_init=1e\+09, pass"):
         e.fit(X, VALUES)
     assert not hasattr(e, "net_")
-    with pytest.raises(FloatingPointError, match=r"lower it or alpha=1e\+30, pass"):
+    with pytest.raises(FloatingPointError, match=r"=0.001 or alpha=1e\+30, pass"):
         e.set_params(learning_rate_init=1e-3, alpha=1e30).fit(X, VALUES)
+    with pytest.raises(FloatingPointError, match=r"; lower alpha=1e\+300, or scale X and y, for"):
+        e.set_params(solver="lbfgs", alpha=1e300, precision="float32").fit(X, VALUES)
 
 
 @pytest.mark.parametrize("size", [50, 200])
@@ -625,7 +630,7 @@ def test_divergence_is_seen_before_a_scorer_reads_its_predictions(size, scoring,
     )
     e.set_params(**{**SMALL, "early_stopping": validation == "share"})
     given = {"X_val": X, "y_val": y} if validation == "given" else {}
-    said = r"training diverged: .* in epoch [12] of 5, with learning_rate_init=1e\+152; lower it"
+    said = r"training diverged: .* in epoch [12] of 5; lower learning_rate_init=1e\+152, pass"
     with pytest.raises(FloatingPointError, match=said):
         e.fit(X, y, **given)
 

@@ -278,6 +278,7 @@ EDGES = [
     {"beta_1": 0.0, "beta_2": 0.0}, {"validation_fraction": 0}, {"n_iter_no_change": np.inf},
     {"batch_size": np.int64(1000)}, {"verbose": 0}, {"random_state": np.random.RandomState(0)},
     {"alpha": Fraction(1, 3)}, {"hidden_layer_sizes": ()}, {"epsilon": 1e-300},
+    {"epsilon": 1e300},
     {"hidden_layer_sizes": np.array([3, 4])}, {"learning_rate_init": 1e-300},
 ]  # fmt: skip
 

@@ -186,6 +186,13 @@ def test_exports_with_any_number_of_rows():
         assert error([program.module()(x).detach()], [plain(x).detach()]) < BAR
 
 
+def test_a_symbolic_trace_has_torchs_own_modules():
+    fused, plain = pair("gelu")
+    x = x_of(9, 5).detach()
+    traced = torch.fx.symbolic_trace(nn.Sequential(fused, nn.Tanh()))
+    assert error([traced(x).detach()], [plain(x).detach().tanh()]) < BAR
+
+
 # ---- any Sequential -----------------------------------------------------------------------------
 
 
