@@ -86,7 +86,7 @@ def together() -> Iterator[None]:
 
     All new files are complete and on the disk before the first of them gets its name, so an error,
     such as a full disk, leaves all old files, and signals wait until the last has its name.  Only a
-    crash (SIGKILL, loss of power) within these renames, within a millisecond, can leave new files
+    crash (SIGKILL, loss of power) between these renames, a millisecond, can leave new files
     beside old ones.  Writers with the same folder rename one after the other: their files are not
     mixed.  The files that are written in place, see `replacing`, come last.
     """
