@@ -25,7 +25,7 @@ class FakeNccl:
 
     def __init__(self) -> None:
         self.ids = [tuple(range(128))]
-        self.barrier = threading.Barrier(RANKS, timeout=10)
+        self.barrier = threading.Barrier(RANKS, timeout=60)
         self.sent: dict[tuple[int, int], bytes] = {}
         self.local = threading.local()
 
