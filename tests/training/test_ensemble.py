@@ -16,6 +16,7 @@ import gpumlp
 from gpumlp import MLP, Ensemble, EnsembleTrainer, Trainer
 from gpumlp.callbacks import ReduceOnPlateau
 from gpumlp.training import members as module
+from tests.support import ctrl_c
 from tests.support.compiled import needs_library
 from tests.support.cuda_networks import on_host
 from tests.support.harness.host_device import HostDevice
@@ -210,7 +211,7 @@ class Interrupting(gpumlp.Callback):
     def on_epoch_end(self, trainer: Any, row: Any) -> None:
         self.after -= 1
         if self.after == 0:
-            signal.raise_signal(signal.SIGINT)
+            ctrl_c.press()
 
 
 def test_ctrl_c_ends_all_members_and_resume_goes_on(tmp_path: Any, threads: int) -> None:
