@@ -124,7 +124,7 @@ def _in_folder(folder: Path) -> list[Path]:
 
 def _matching(pattern: str) -> list[Path]:
     found: list[Path] = []
-    for path in sorted(map(Path, glob.glob(pattern, recursive=True)), key=_by_number):  # noqa: PTH207
+    for path in sorted(map(Path, sorted(glob.glob(pattern, recursive=True))), key=_by_number):  # noqa: PTH207
         if path.is_dir() and "**" not in pattern:
             found += _in_folder(path)
         elif path.is_file() and suffix(path) in TABLES and not _is_hidden(path):

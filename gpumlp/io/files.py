@@ -32,7 +32,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-WAIT = 1.0  # seconds for other writers of a folder, whose renames take milliseconds
+WAIT = 1.0  # seconds for other writers of a folder, whose renames take less than a millisecond
 LONGEST = 240  # bytes; file systems allow 255
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # a file that can be written, but not replaced: in a folder that is read-only, or where files of
@@ -70,6 +70,7 @@ def replacing(path: PathLike) -> Iterator[BinaryIO]:
         pending.complete()
         if group is None:
             pending.replace()
+            _sync_folder(pending.target.parent)
     except BaseException as error:
         pending.discard()
         if isinstance(error, OSError) and error.errno in FULL and error.filename is None:
@@ -85,7 +86,7 @@ def together() -> Iterator[None]:
 
     All new files are complete and on the disk before the first of them gets its name, so an error,
     such as a full disk, leaves all old files, and signals wait until the last has its name.  Only a
-    crash (SIGKILL, loss of power) within these renames, a few milliseconds, can leave new files
+    crash (SIGKILL, loss of power) between these renames, a millisecond, can leave new files
     beside old ones.  Writers with the same folder rename one after the other: their files are not
     mixed.  The files that are written in place, see `replacing`, come last.
     """
@@ -102,11 +103,15 @@ def together() -> Iterator[None]:
         for pending in group:
             check_place(pending.path)
         group.sort(key=lambda pending: pending.temporary is None)
-        with contextlib.ExitStack() as folders, deferred():
-            for folder in sorted({pending.target.parent for pending in group}):
-                folders.enter_context(_one_writer(folder))
-            for pending in group:
-                pending.replace()
+        folders = sorted({pending.target.parent for pending in group})
+        with deferred():
+            with contextlib.ExitStack() as locks:
+                for folder in folders:
+                    locks.enter_context(_one_writer(folder))
+                for pending in group:
+                    pending.replace()
+            for folder in folders:  # other writers do not wait for the disk
+                _sync_folder(folder)
     except BaseException:
         for pending in group:
             pending.discard()
@@ -190,7 +195,6 @@ class _Pending:
                 _overwrite(file, self.target)
             self.temporary.unlink()
         self.file.close()
-        _sync_folder(self.target.parent)
 
     def discard(self) -> None:
         """Close the file, and remove it unless it has replaced the target."""

@@ -94,13 +94,14 @@ class Interrupt:
 
     Args:
         outer: the context around this one, whose signals count here, and to which they are passed.
+        later: whether only signals count that come in this context.
 
     Attributes:
         requested: the number of the first signal, or of one that ended the command before; or 0.
     """
 
-    def __init__(self, outer: Interrupt | None = None) -> None:
-        self._requested, self._outer = 0, outer
+    def __init__(self, outer: Interrupt | None = None, later: bool = False) -> None:
+        self._requested, self._outer, self._later = 0, outer, later
         self._previous: dict[int, Any] = {}
 
     @property
@@ -122,10 +123,11 @@ class Interrupt:
                 else:
                     like_ctrl_c = handler is signal.default_int_handler
                     taken = like_ctrl_c or isinstance(handler, (Ending, Interrupt))
+                if isinstance(handler, Ending) and not self._later:
+                    self._requested = self._requested or handler.number
                 if taken:
-                    self._previous[number] = signal.signal(number, self)
-                if isinstance(handler, Ending):
-                    self.requested = handler.number
+                    self._previous[number] = handler  # a signal may come before `signal` returns
+                    signal.signal(number, self)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -169,8 +171,7 @@ def interruptible() -> Iterator[Interrupt]:
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
     """A short block that no signal cuts off; a signal acts at its end."""
-    with Interrupt() as interrupt:
-        interrupt.requested = 0
+    with Interrupt(later=True) as interrupt:
         yield
     if number := interrupt.requested:
         if isinstance(signal.getsignal(number), Ending):  # which knows of it already

@@ -114,7 +114,7 @@ class Ends:
         self._ensemble, self._trainers, self._progress = ensemble, trainers, progress
         self.lost = dict.fromkeys(ensemble.diverged, "it diverged before")
         self._found: dict[int, History] = {}
-        self._errors: list[DivergenceError] = []
+        self._errors: dict[int, DivergenceError] = {}
 
     def ended(self, i: int, error: DivergenceError | None) -> None:
         """The fit of member i has ended; it diverged if an error is given."""
@@ -122,7 +122,7 @@ class Ends:
         if error is not None:
             self._ensemble.diverged.add(i)
             self.lost[i], history.stopped = error.what, "diverged"
-            self._errors.append(error.with_traceback(None))
+            self._errors[i] = error.with_traceback(None)
         if self._progress:
             with suppress(OSError, ValueError):  # stderr has gone
                 print(f"member {i}: {history!r}", file=sys.stderr, flush=True)
@@ -142,6 +142,6 @@ class Ends:
         if len(self.lost) == K and not self._errors:
             raise ValueError("all members diverged before; train a new Ensemble with a lower lr")
         if len(self.lost) == K:
-            first = self._errors[0]
+            first = self._errors[min(self._errors)]  # whichever thread was the first
             raise DivergenceError(f"all {K} members: {first}", first.what)
         return Histories([self._found[i] for i in range(K)], dict(sorted(self.lost.items())))

@@ -2,9 +2,7 @@
 
 import csv
 import json
-import os
 import re
-import signal
 import tomllib
 
 import numpy as np
@@ -20,6 +18,7 @@ from gpumlp.cli import cross_validation, results, run_folder
 from gpumlp.cli.app import app
 from gpumlp.data import Preparation, load, split
 from gpumlp.training import lockstep, members
+from tests.support import ctrl_c
 from tests.support.cli_cases import NAMES, refused, rows_of, run, theta
 from tests.support.compiled import needs_library
 
@@ -367,7 +366,7 @@ def test_ctrl_c_ends_all_fits_and_writes_nothing(backend, flowers, tmp_path, mon
     def interrupted(*arguments):
         begun.append(None)
         if len(begun) == 2:
-            os.kill(os.getpid(), signal.SIGINT)
+            ctrl_c.press()
         return original(*arguments)
 
     monkeypatch.setattr(cross_validation, "_fits", interrupted)

@@ -80,6 +80,14 @@ def test_folder_pattern_and_files_equal_one_file(folder: Path, stream: bool) -> 
         same(loaded, whole)
 
 
+def test_files_of_one_number_have_the_order_of_their_names(folder: Path, monkeypatch) -> None:
+    """And not that of the file system."""
+    names = [save(folder / f"day{i}.csv", TABLE[:25]) for i in ("01", "1")]
+    for found in (names, names[::-1]):
+        monkeypatch.setattr("glob.glob", lambda *_, found=found, **__: list(map(str, found)))
+        assert [*find([f"{folder}/day*"]).paths] == names
+
+
 def test_predictions_of_several_files_keep_the_order_of_the_names(folder: Path) -> None:
     known = data.Preparation.of(data.load(folder, "y"), x=True, y=True)
     first, last = folder / "part-1.csv", folder / "part-10.csv"

@@ -30,14 +30,14 @@ def test_exchange_gather_share_and_broadcast_are_numpys(n):
 
 @pytest.mark.slow
 def test_slow_rank_does_no_harm():
-    ended = under_mpi(3, WORKER, "slow", TIMEOUT)
+    ended = under_mpi(3, WORKER, "slow")
     assert ended.status == 0, ended.output
     assert len(completed(ended)) == 3
     assert ended.lines() == []
 
 
 def test_exception_of_one_rank_ends_all():
-    ended = under_mpi(3, *MODULE, WORKER, "raise", 60)
+    ended = under_mpi(3, *MODULE, WORKER, "raise")
     assert ended.status == 1
     assert ended.lines() == [f"gpumlp: rank 1 of 3 on {HOST}: ValueError: the fourth row {WHERE}"]
     frames = [line for line in ended.output.splitlines() if line.startswith("  File ")]
@@ -47,7 +47,7 @@ def test_exception_of_one_rank_ends_all():
 
 
 def test_sys_exit_of_one_rank_ends_all_with_its_status():
-    ended = under_mpi(3, *MODULE, WORKER, "exit", 60)
+    ended = under_mpi(3, *MODULE, WORKER, "exit")
     assert ended.status == 3
     assert ended.lines() == [f"gpumlp: rank 1 of 3 on {HOST}: sys.exit(3) {WHERE}"]
 
@@ -58,7 +58,6 @@ def test_time_out_names_the_rank_that_does_not_answer(how):
     """Without the module, a rank that raised waits in its exit for the others."""
     ended = under_mpi(3, WORKER, how, TIMEOUT)
     assert ended.status == 75
-    assert ended.seconds < TIMEOUT + 12  # 2 and the start, on a busy machine
     assert 1 <= len(ended.lines()) <= 2
     for line in ended.lines():
         said, _, rest = line.partition(": exchange: ")
@@ -68,21 +67,21 @@ def test_time_out_names_the_rank_that_does_not_answer(how):
 
 
 def test_killed_rank_ends_all():
-    ended = under_mpi(3, *MODULE, WORKER, "kill", 60)
+    ended = under_mpi(3, *MODULE, WORKER, "kill")
     assert ended.status == 9
     assert completed(ended) == []
 
 
 def test_ctrl_c_interrupts_a_wait():
     """Rank 1 sleeps, and rank 0 is interrupted while it waits for it."""
-    ended = under_mpi(2, *MODULE, WORKER, "interrupt", 60)
+    ended = under_mpi(2, *MODULE, WORKER, "interrupt")
     assert ended.status == 130
     line = f"gpumlp: rank 0 of 2 on {HOST}: interrupted by Ctrl-C {WHERE}"
     assert ended.lines() == [line]
 
 
 def test_ctrl_c_of_a_terminal_ends_all():
-    ended = under_mpi(2, *MODULE, WORKER, "wait", 60, interrupt_after=0.3)
+    ended = under_mpi(2, *MODULE, WORKER, "wait", interrupt_after=0.3)
     assert ended.status != 0
     assert completed(ended) == []
 
@@ -90,7 +89,7 @@ def test_ctrl_c_of_a_terminal_ends_all():
 def test_processes_that_another_mpi_launched_are_refused():
     """The variables say two processes, of Open MPI, but the library sees one."""
     command = [sys.executable, WORKER, "check"]
-    ended = run(command, 30, OMPI_COMM_WORLD_SIZE="2", OMPI_COMM_WORLD_RANK="0")
+    ended = run(command, 120, OMPI_COMM_WORLD_SIZE="2", OMPI_COMM_WORLD_RANK="0")
     assert ended.status == 1
     assert "RuntimeError: 2 processes were launched, but " in ended.output
     assert "sees 1: each would train alone; use the mpiexec of the same library" in ended.output

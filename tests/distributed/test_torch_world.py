@@ -11,7 +11,7 @@ pytest.importorskip("torch.distributed.run")
 
 def test_torchrun_exchanges_and_ends_all_when_one_fails():
     """One launch for both, since it takes seconds: the failure comes after the comparisons."""
-    ended = under_torchrun(2, "-m", "gpumlp.distributed", WORKER, "check-raise", 60)
+    ended = under_torchrun(2, "-m", "gpumlp.distributed", WORKER, "check-raise")
     assert ended.output.count("begins\n") == 2, ended.output  # both have compared all
     assert ended.status == 1
     host, where = socket.gethostname(), "(step 2, exchange of ∇W)"

@@ -18,12 +18,11 @@ WORKER = "tests/support/training_worker.py"
 COMMAND_WORKER = "tests/support/command_worker.py"
 FIRST_RANK_WORKER = "tests/support/first_rank_worker.py"
 LAUNCHER = ("-m", "gpumlp.distributed", WORKER)
-TIMEOUT = 2.0  # seconds that a rank waits for another
 
 
 @cache
 def bits(processes: int, *how: str) -> dict[str, object]:
-    ended = under_mpi(processes, WORKER, *how, within=120)
+    ended = under_mpi(processes, WORKER, *how)
     assert ended.status == 0, ended.output
     return dict(json.loads(ended.output.splitlines()[-1]))
 
@@ -68,21 +67,18 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["raise", "kill", "stop"])
+@pytest.mark.parametrize(("how", "step"), [("raise", 9), ("kill", 13), ("stop", 16)])
 def test_a_rank_that_fails_ends_all_and_resuming_gives_the_same_bits(
-    how: str, whole: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    how: str, step: int, whole: str, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("TIMEOUT", str(TIMEOUT))
-    step = int(np.random.default_rng().integers(4, 19))  # whichever it is: messages name it
+    """In the last step of an epoch, between two, and after a checkpoint within one."""
     ended = under_mpi(2, *LAUNCHER, "fit", tmp_path, 4, how, step)
-    assert ended.status != 0, (step, ended.output)
-    assert ended.seconds < 10 + TIMEOUT, (step, ended.output)
+    assert ended.status != 0, ended.output
     if how != "kill":  # then mpiexec reports it
         (line,) = ended.lines()
         assert f"rank {int(how == 'raise')} of 2 on" in line, line
         assert "step" in line, line
-    monkeypatch.delenv("TIMEOUT")
-    assert fitted(2, tmp_path, 4) == whole, step
+    assert fitted(2, tmp_path, 4) == whole
 
 
 @pytest.mark.parametrize(("how", "named"), [("settings", "lr"), ("data", "x and y")])
@@ -105,10 +101,9 @@ def test_other_arguments_on_a_rank_are_refused(how: str, named: str, tmp_path: P
     ],
 )
 def test_a_command_says_in_one_line_which_rank_failed(
-    how: str, status: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    how: str, status: int, said: str, tmp_path: Path
 ) -> None:
     pytest.importorskip("typer")
-    monkeypatch.setenv("TIMEOUT", str(TIMEOUT))
     options = ("--epochs", 3, "--hidden", 8, "--quiet", "--out", tmp_path / "run")
     ended = under_mpi(2, COMMAND_WORKER, how, "train", "diabetes", *options, "--stream")
     assert ended.status == status, ended.output

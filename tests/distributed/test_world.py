@@ -3,7 +3,6 @@
 import io
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ import pytest
 import gpumlp.distributed
 from gpumlp.distributed import Launch, World, ending_together, launch
 from gpumlp.distributed.transport import Alone
-from gpumlp.distributed.world import SPIN, pause
+from gpumlp.distributed.world import CROWDED, SPIN, pause
 from tests.support.launching import environment, run
 
 TORCH = {"RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "29500"}
@@ -103,15 +102,42 @@ def _no_wait_for_rank_0(monkeypatch):
     monkeypatch.setattr("gpumlp.distributed.together.LATER", 0.0)
 
 
+class Clock:
+    """A clock that goes on by 1 µs when it is read, and by the time of a pause."""
+
+    def __init__(self):
+        self.now, self.away, self.pauses = 0.0, 0.0, []
+
+    def perf_counter(self):
+        self.now += 1e-6
+        return self.now
+
+    def sleep(self, seconds):
+        self.pauses.append(seconds)
+        self.now += seconds
+
+    def sched_yield(self):
+        self.pauses.append("yield")
+        self.now += self.away
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    found, module = Clock(), sys.modules[World.__module__]
+    monkeypatch.setattr(module, "time", found)
+    monkeypatch.setattr(module, "_crowded_until", 0.0)
+    monkeypatch.setattr("os.sched_yield", found.sched_yield, raising=False)
+    return found
+
+
 class Deaf(Alone):
     """Rank 1 of three, whose exchange never ends, or ends in an error."""
 
     rank, size = 1, 3
     broken = (ConnectionError,)
 
-    def __init__(self, missing=(), error=None, complete_after=float("inf")):
-        self.absent, self.error = list(missing), error
-        self.complete_at = time.perf_counter() + complete_after
+    def __init__(self, missing=(), error=None, complete=lambda: False):
+        self.absent, self.error, self.complete = list(missing), error, complete
 
     def exchange(self, source, counts, received):
         return self
@@ -119,7 +145,7 @@ class Deaf(Alone):
     def done(self):
         if self.error:
             raise self.error
-        return time.perf_counter() > self.complete_at
+        return self.complete()
 
     def missing(self):
         return self.absent
@@ -135,11 +161,10 @@ def exchanged(world):
     [([], "the other ranks"), ([2], "rank 2"), ([0, 2], "ranks 0, 2"),
      (range(20), "ranks 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, …")],
 )  # fmt: skip
-def test_time_out_ends_with_one_line(missing, named, capsys):
-    began = time.perf_counter()
+def test_time_out_ends_with_one_line(missing, named, capsys, clock):
     with pytest.raises(SystemExit) as ended:
         exchanged(World(Deaf(missing), timeout=0.05))
-    assert 0.05 <= time.perf_counter() - began < 1
+    assert 0.05 <= clock.now < 0.0511
     assert ended.value.code == 75
     assert capsys.readouterr().err == (
         f"gpumlp: rank 1 of 3 on node7: exchange: no answer from {named} for 0.05 s; if they are "
@@ -163,28 +188,31 @@ def test_ctrl_c_acts_in_a_wait_and_the_world_is_not_used_again():
     world = World(transport)
     with pytest.raises(KeyboardInterrupt):
         exchanged(world)
-    transport.error, transport.complete_at = None, 0.0
+    transport.error, transport.complete = None, lambda: True
     with pytest.raises(RuntimeError, match="ended an earlier wait for other ranks"):
         exchanged(world)
 
 
-def test_wait_ends_soon_after_the_transfer():
+@pytest.mark.parametrize("after", [5e-6, 1e-3, 0.04])
+def test_wait_ends_soon_after_the_transfer(after, clock):
     """A process sleeps for at most an eighth of what it has waited, and at most 1 ms."""
-    late = []
-    for _ in range(5):
-        transport = Deaf(complete_after=0.04)
-        exchanged(World(transport))
-        late.append(time.perf_counter() - transport.complete_at)
-    assert min(late) < 5e-3
+    exchanged(World(Deaf(complete=lambda: clock.now > after)))
+    assert after < clock.now < after + min(after / 7, 1e-3) + 2e-6
 
 
-def test_pauses_grow_to_a_millisecond(monkeypatch):
-    slept = []
-    monkeypatch.setattr(time, "sleep", slept.append)
-    monkeypatch.setattr("os.sched_yield", lambda: slept.append("yield"), raising=False)
+def test_pauses_grow_to_a_millisecond(clock):
     for waited in (0.0, 0.9 * SPIN, 4e-3, 1.0, 100.0):
         pause(waited)
-    assert slept == ["yield", "yield", 5e-4, 1e-3, 1e-3]
+    assert clock.pauses == ["yield", "yield", 5e-4, 1e-3, 1e-3]
+
+
+def test_short_waits_sleep_for_a_while_where_others_keep_the_core(clock):
+    clock.away = 20e-3
+    for waited in (0.0, 0.0, 16e-6):
+        pause(waited)
+    clock.now += CROWDED
+    pause(0.0)
+    assert clock.pauses == ["yield", 1e-6, 2e-6, "yield"]
 
 
 # ---- ending together -----------------------------------------------------------------------------

@@ -278,6 +278,25 @@ def test_files_change_together_at_the_end(tmp_path):
     assert contents(tmp_path) == dict.fromkeys("abc", b"new")
 
 
+def test_a_folder_is_on_the_disk_after_all_renames_and_its_lock(tmp_path, monkeypatch):
+    """Other writers of the folder wait for renames, and not for a slow disk."""
+    paths, seen = old_files(tmp_path), []
+
+    def sync(folder):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            files.fcntl.flock(handle, files.fcntl.LOCK_EX | files.fcntl.LOCK_NB)
+        finally:
+            os.close(handle)
+        seen.append(contents(folder))
+
+    monkeypatch.setattr(files, "_sync_folder", sync)
+    with together():
+        for path in paths:
+            atomic_write(path, b"new")
+    assert seen == [dict.fromkeys("abc", b"new")]
+
+
 def test_a_block_within_another_ends_with_it(tmp_path):
     a, b, _ = old_files(tmp_path)
     with pytest.raises(ZeroDivisionError), together():  # noqa: PT012

@@ -117,6 +117,34 @@ def test_deferred_signals_act_at_the_end(number, first):
         assert (interrupt.requested, ending.status) == (number, 128 + number)
 
 
+@pytest.mark.parametrize("first", [signal.SIGINT, *SIGNALS])
+@pytest.mark.parametrize("context", [deferred, Interrupt])
+def test_a_signal_at_the_start_of_a_context_is_not_lost(monkeypatch, first, context):
+    install, done = signal.signal, []
+
+    def interrupted(number, handler):
+        before = install(number, handler)
+        if number == first and isinstance(handler, Interrupt):
+            signal.raise_signal(number)
+        return before
+
+    def block():
+        with Ending() as ending, context() as interrupt:
+            done.append(1)
+            assert ending.number == (0 if first == signal.SIGINT else first)
+            assert interrupt is None or interrupt.requested == first
+        done.append(2)
+
+    monkeypatch.setattr(signal, "signal", interrupted)
+    if context is deferred:
+        with pytest.raises(KeyboardInterrupt):
+            block()
+    else:
+        block()
+    monkeypatch.undo()
+    assert done == ([1] if context is deferred else [1, 2])
+
+
 def test_a_signal_ends_contexts_that_share_it_and_an_error_only_the_inner_one():
     with shared() as outer:
         with shared() as inner:

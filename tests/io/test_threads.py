@@ -61,6 +61,6 @@ def test_fork_does_not_wait_for_threads_that_it_lacks():
 
     process = multiprocessing.get_context("fork").Process(target=child)
     process.start()
-    process.join(10)
+    process.join(60)
     assert process.exitcode == 0
     assert list(results) == [*range(1, 9)]

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import doctest
-import os
 import pickle
 import signal
 import threading
-import time
 import warnings
 from typing import Any
 
@@ -40,6 +38,7 @@ from gpumlp.io.threads import at_most
 from gpumlp.search import GridSearch, RandomSearch
 from gpumlp.training import Callback, members
 from gpumlp.training.stepping import Stepping
+from tests.support import ctrl_c
 from tests.support.compiled import needs_library
 from tests.support.refusal import refusal
 
@@ -250,8 +249,9 @@ class Interrupting(Callback):
     def on_epoch_end(self, trainer: Any, row: Any) -> None:
         type(self).epochs += 1
         if type(self).epochs == 3:
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0.2)
+            ctrl_c.press()
+        elif type(self).epochs > 3:
+            ctrl_c.wait()
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -262,8 +262,9 @@ def test_ctrl_c_ends_fits_of_several_models(backend: str, monkeypatch: pytest.Mo
     def step(self: Any, *arguments: Any) -> None:
         steps.append(None)
         if len(steps) == 20:
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0.2)
+            ctrl_c.press()
+        elif len(steps) > 20:
+            ctrl_c.wait()
         original(self, *arguments)
 
     monkeypatch.setattr(Stepping, "step", step)

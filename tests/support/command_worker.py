@@ -2,7 +2,8 @@
 
     mpiexec -n 2 python command_worker.py "HOW RANK" train …
 
-After the first epoch, rank RANK raises an error or stops, as HOW says.
+After the first epoch, rank RANK raises an error or stops, as HOW says.  After a stop, the others
+wait for TIMEOUT seconds.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import sys
 import gpumlp.distributed
 from gpumlp.cli import main
 from gpumlp.training.stepping import Stepping
+
+TIMEOUT = 2.0
 
 
 def fail(how):
@@ -28,14 +31,17 @@ def plant(how, rank):
     step = Stepping.step
 
     def failing(self, batches, steps=1):
-        if self.epochs and rank == str(self.shards.world.rank):
+        world = self.shards.world
+        if self.epochs and rank == str(world.rank):
             fail(how)
+        if self.epochs and how == "stop":
+            world.timeout = TIMEOUT
         step(self, batches, steps)
 
     Stepping.step = failing
 
 
 if __name__ == "__main__":
-    gpumlp.distributed.world(timeout=float(os.environ["TIMEOUT"]))
+    gpumlp.distributed.world(timeout=600)
     plant(*sys.argv.pop(1).split())
     main()

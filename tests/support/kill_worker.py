@@ -1,12 +1,14 @@
 """A training run for the tests of checkpoints, in this process or in one that is killed.
 
-    python kill_worker.py CHECKPOINT
+    python kill_worker.py CHECKPOINT STEPS
 
-The script prints the time at the start and after each step, before the checkpoint is written.
+The script prints the time at the start and after each step, before the checkpoint is written.  It
+does so many steps, and waits to be killed.
 """
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 
@@ -21,7 +23,10 @@ class Clock(gpumlp.Callback):
     def on_fit_begin(self, trainer):
         print(time.perf_counter(), flush=True)
 
-    on_step_end = on_fit_begin
+    def on_step_end(self, trainer):
+        self.on_fit_begin(trainer)
+        if trainer.steps == int(sys.argv[2]):
+            signal.pause()
 
 
 def run(checkpoint=None, *, net=None, trainer=None, data_seed=0, label_seed=0, **fit):

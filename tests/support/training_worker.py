@@ -7,7 +7,8 @@
 "bits" trains networks with many settings; rank 0 prints a hash of each θ and history as JSON.
 "buckets" does so on the harness in 16 bits, with a bucket for each W.
 "fit" trains one with a checkpoint, from the checkpoint on if there is one; rank 0 writes the hash
-of θ to a file.  HOW is what rank 1 does before the step STEP, or how its arguments differ.
+of θ to a file.  HOW is what rank 1 does before the step STEP, or how its arguments differ.  After
+"stop", rank 0 waits for TIMEOUT seconds.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from gpumlp.step import sharding
 from gpumlp.training import Callback
 
 SHARDS = 4
+TIMEOUT = 2.0
 RNG = np.random.default_rng(14)
 X, Y = RNG.standard_normal((403, 20)), RNG.integers(0, 5, 403)  # the last minibatch has 19 rows
 WEIGHTS = RNG.random(403) + 0.1
@@ -148,8 +150,7 @@ def fit(folder, epochs, how="", step="0"):
         {"lr": 0.5} if other and how == "settings" else {}
     ))  # fmt: skip
     x = X + 1.0 if other and how == "data" else X
-    if other:
-        watch(trainer, how, int(step))
+    watch(trainer, how, int(step), other)
     path = Path(folder) / "checkpoint.safetensors"
     history = trainer.fit(
         x, Y, int(epochs), validation=(X[:90], Y[:90]), checkpoint=path, checkpoint_every=3,
@@ -159,12 +160,14 @@ def fit(folder, epochs, how="", step="0"):
         (Path(folder) / "digest").write_text(digest(trainer, history), encoding="utf-8")
 
 
-def watch(trainer, how, step):
-    """Do `how` before a step of the trainer."""
+def watch(trainer, how, step, other):
+    """Do `how` before a step of the trainer, on one rank."""
     before = trainer.step
 
     def watched(batches, steps=1):
-        if trainer.steps >= step:
+        if trainer.steps >= step and not other:
+            world().timeout = TIMEOUT if how == "stop" else world().timeout
+        elif trainer.steps >= step:
             if how == "raise":
                 raise RuntimeError("a planted fault")
             if how in ("kill", "stop"):
@@ -178,5 +181,5 @@ def watch(trainer, how, step):
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[2]))
-    world(timeout=float(os.environ.get("TIMEOUT", "30")))
+    world(timeout=600)
     {"bits": bits, "buckets": buckets, "fit": fit}[sys.argv[1]](*sys.argv[2:])

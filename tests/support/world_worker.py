@@ -2,7 +2,8 @@
 
     mpiexec -n 4 python world_worker.py HOW [TIMEOUT]
 
-HOW is "check", which compares all operations with NumPy, or what rank 1 does in step 3.
+HOW is "check", which compares all operations with NumPy, or what rank 1 does in step 3, from which
+on TIMEOUT holds.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import gpumlp.distributed
 
 COUNTS = ([3, 0, 5, 1], [0, 0, 0, 0], [1, 1, 1, 1], [0, 7, 0, 0], [70_001, 1, 99_999, 2])
 LARGE = 1_000_000  # entries of float32 a rank: 4 MB
-LONG = 60.0  # seconds
+SLOW, LONG = 1.0, 600.0  # seconds
 
 
 def say(line):
@@ -86,7 +87,7 @@ def check_values(world):
     assert gpumlp.distributed.world() is world
 
 
-def do(how, timeout):
+def do(how):
     """What rank 1 does in place of an exchange."""
     if how == "raise":
         raise ValueError("the fourth row\nis bad")
@@ -97,20 +98,21 @@ def do(how, timeout):
     if how == "stop":
         os.kill(os.getpid(), signal.SIGSTOP)
     if how == "slow":
-        time.sleep(0.7 * timeout)
+        time.sleep(SLOW)
     if how in ("wait", "interrupt"):
         time.sleep(LONG)
 
 
-def steps(world, how):
+def steps(world, how, timeout):
     """Four exchanges; in the third, rank 1 does something else first."""
     source, received = np.arange(world.size), np.empty((world.size, 1), int)
     for step in range(4):
         world.doing = f"step {step}, exchange of ∇W"
         if step == 2:
             say("begins")
+            world.timeout = timeout
             if world.rank == 1:
-                do(how, world.timeout)
+                do(how)
             elif how == "interrupt" and world.rank == 0:
                 interrupt = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
                 interrupt.start()
@@ -121,9 +123,9 @@ def steps(world, how):
 if __name__ == "__main__":
     how, *rest = sys.argv[1:]
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    world = gpumlp.distributed.world(timeout=float(rest[0]) if rest else 20.0)
+    world = gpumlp.distributed.world(timeout=LONG)
     if how.startswith("check"):
         check(world)
     if how != "check":
-        steps(world, how.removeprefix("check-"))
+        steps(world, how.removeprefix("check-"), float(rest[0]) if rest else LONG)
     say(f"rank {world.rank} of {world.size} completed")

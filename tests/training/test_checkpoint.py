@@ -167,22 +167,20 @@ def test_a_second_fit_resumes_with_the_first_ones_steps(path):
 
 @pytest.mark.slow
 def test_checkpoints_of_killed_processes_load_and_resume(tmp_path, whole):
-    rng, killed, found = random.Random(4), 0, set()
+    rng, found = random.Random(4), set()
     for i in range(12):
         path = tmp_path / f"{i}.safetensors"
-        worker = [sys.executable, "-m", "tests.support.kill_worker", str(path)]
+        steps = rng.randrange(1, 40)
+        worker = [sys.executable, "-m", "tests.support.kill_worker", str(path), str(steps + 3)]
         with subprocess.Popen(worker, stdout=subprocess.PIPE, text=True) as child:
-            steps = rng.randrange(1, 40)
             times = [float(child.stdout.readline()) for _ in range(1 + steps)]
             # anywhere in the next two steps and the writing of their checkpoints
             time.sleep(rng.uniform(0, 2) * (times[-1] - times[0]) / steps)
             child.kill()
-        killed += child.returncode == -signal.SIGKILL
+        assert child.returncode == -signal.SIGKILL
         if path.exists():
             gpumlp.MLP.load(path, backend="numpy")
             found.add(json.loads(storage.read(path)[1]["training"])["position"]["steps_ever"])
         assert outcome(run(path, resume=True)) == whole
         assert [file.name for file in tmp_path.glob(f"{i}.*")] == [path.name]
-    # the kills did fall into the training, all over it
-    assert killed >= 10
-    assert len(found) >= 6
+    assert len(found) >= 6  # the kills fell all over the training

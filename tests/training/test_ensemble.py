@@ -16,6 +16,7 @@ import gpumlp
 from gpumlp import MLP, Ensemble, EnsembleTrainer, Trainer
 from gpumlp.callbacks import ReduceOnPlateau
 from gpumlp.training import members as module
+from tests.support import ctrl_c
 from tests.support.compiled import needs_library
 from tests.support.cuda_networks import on_host
 from tests.support.harness.host_device import HostDevice
@@ -163,6 +164,15 @@ def test_an_ensemble_whose_members_all_diverge_raises(threads: int) -> None:
     refusal(ValueError, lambda: trainer.fit(x, y), "all members diverged before")
 
 
+def test_the_error_is_that_of_the_first_member_whichever_thread_was_the_first() -> None:
+    ensemble = members()
+    ends = module.Ends(ensemble, EnsembleTrainer(ensemble).trainers, False)
+    for i in (2, 0, 3, 1):
+        ends.ended(i, gpumlp.errors.DivergenceError(f"of member {i}", "the cost"))
+    with pytest.raises(FloatingPointError, match="all 4 members: of member 0"):
+        ends.histories()
+
+
 @needs_library
 def test_members_with_an_activation_of_numpy_equal_their_own_training(threads: int) -> None:
     """On the compiled backend, beside members whose programs limit BLAS to one thread."""
@@ -210,7 +220,7 @@ class Interrupting(gpumlp.Callback):
     def on_epoch_end(self, trainer: Any, row: Any) -> None:
         self.after -= 1
         if self.after == 0:
-            signal.raise_signal(signal.SIGINT)
+            ctrl_c.press()
 
 
 def test_ctrl_c_ends_all_members_and_resume_goes_on(tmp_path: Any, threads: int) -> None:

@@ -32,7 +32,7 @@ class FakeNccl:
 
     def __init__(self, available: bool = True) -> None:
         self.ids, self.available = [bytes(range(128))], available
-        self.barrier = threading.Barrier(RANKS, timeout=10)
+        self.barrier = threading.Barrier(RANKS, timeout=60)
         self.sent: dict[tuple[int, int], bytes] = {}
         self.local = threading.local()
 
