@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, cast
 
 from gpumlp.data.dataset import unreadable
 from gpumlp.data.identifiers import IDENTIFIER
+from gpumlp.data.numbers import NULLS
 from gpumlp.data.quoting import (
     LINE_END,
     TEXT_END,
@@ -170,7 +171,7 @@ class CsvFile:
             pyarrow.csv.ParseOptions(delimiter=self._delimiter, newlines_in_values=True),
             pyarrow.csv.ConvertOptions(
                 # R and others write the word "NA" in quotes, and a missing value without
-                strings_can_be_null=True, quoted_strings_can_be_null=False,
+                strings_can_be_null=True, quoted_strings_can_be_null=False, null_values=[*NULLS],
                 column_types=types,
             ),
         ).combine_chunks()  # fmt: skip

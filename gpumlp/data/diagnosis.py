@@ -10,11 +10,11 @@ from gpumlp.data.columns import MOST_WORDS, Column, Format, Problem
 from gpumlp.data.csv_files import for_pandas
 from gpumlp.data.dataset import listed
 from gpumlp.data.date_texts import regular
-from gpumlp.data.dates import ISO, WHOLE, DateFormat
+from gpumlp.data.dates import ISO, WHOLE, DateFormat, date_format_of
 from gpumlp.data.labels import MAX_CLASSES
 from gpumlp.data.measures import unclear_numbers
 from gpumlp.data.names import MOST_NAMED, as_argument, quoted
-from gpumlp.data.numbers import BEHIND, NO_CENTS, PLAIN, NumberFormat, format_of, singular
+from gpumlp.data.numbers import BEHIND, FEW, NO_CENTS, PLAIN, NumberFormat, format_of, singular
 from gpumlp.data.sources import Files
 from gpumlp.data.spelling import NUMBER
 from gpumlp.data.target_column import TargetColumn
@@ -119,7 +119,8 @@ def check_target(
     if task == "classification" or (written is None and not learn):
         return
     if written is None:
-        if task is None and (unclear := unclear_numbers(words)):
+        dated = len(words) > FEW and date_format_of(words, None) is not None
+        if task is None and (unclear := unclear_numbers(words) or "unread" * dated):
             what = PROBLEMS[unclear][0].replace(" in a form that cannot be read", "")
             what = what.format(texts=listed(map(repr, sorted(words))))
             raise ValueError(

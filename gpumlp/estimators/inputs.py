@@ -78,6 +78,8 @@ def supervised(e: Any, X: Any, y: Any, backend: Backend, *, reset: bool) -> tupl
     y = host(y, "y")
     if not how["y_numeric"]:
         check_labels(y, "y")
+    elif frames.is_frame(y):
+        check_times(y, "y")
     X, y = features(e, X, backend, reset=reset, y=y, **how)
     if not isinstance(X, np.ndarray):  # `features` does not check y beside an array on a device
         y = _check_y(y, estimator=e, **how)

@@ -395,7 +395,10 @@ def test_dates_as_whole_numbers_are_no_quantities(pattern: str, kind: str, tmp_p
     assert data.load(path, target, "regression").y[0] == numbers[0]
 
 
-@pytest.mark.parametrize("pattern", ["%Y-%m-%d", "%d. %B %Y", "%d/%m/%Y %H:%M CET"])
+@pytest.mark.parametrize(
+    "pattern",
+    ["%Y-%m-%d", "%d. %B %Y", "%d/%m/%Y %H:%M CET", "%b-%y", "%d%b%y", "%a, %d %b %Y %H:%M +0000"],
+)
 def test_dates_are_no_classes(pattern: str, tmp_path: Any) -> None:
     path = write_csv(tmp_path / "t.csv", table(y=written(pattern)))
     with pytest.raises(ValueError, match=r"'y' holds dates or times \(.*--task classification"):

@@ -59,6 +59,8 @@ def test_dates_in_data_frames_are_no_numbers(kind):
         for call in (lambda X: model.fit(X, LABELS), model.predict):
             with pytest.raises(TypeError, match="X has columns of dates or times: d; pass numbers"):
                 call(dated)
+        with pytest.raises(TypeError, match="y has columns of dates or times: d; pass numbers"):
+            MLPRegressor(**SMALL).fit(X, dated)
 
 
 def test_frames_that_are_lazy_or_have_structures_raise():
