@@ -11,6 +11,7 @@ import numpy as np
 
 from gpumlp.data.arrow import encoded, exceeds, is_numeric, is_text
 from gpumlp.data.dataset import LARGEST_INT
+from gpumlp.data.date_texts import are_dotted
 from gpumlp.data.dates import (
     ISO,
     WHOLE,
@@ -202,11 +203,16 @@ class Column:
 
     @property
     def _whole_dates(self) -> DateFormat | Ambiguous | None:
-        """The format of dates as whole numbers in most rows, where no format is given."""
-        if self._categorical or self.format or self.total - self.missing < FEWEST_ROWS:
+        """The format of dates as numbers in most rows, where no format is given."""
+        if self._categorical or self.format:
             return None
         numbers = "numbers" in self.kinds
-        return (self._calendar if numbers else WholeNumbers(self.words)).format(self._order)
+        found = (self._calendar if numbers else WholeNumbers(self.words)).format(self._order)
+        few = self.total - self.missing < FEWEST_ROWS  # in which 202401 may be a number
+        if few and isinstance(found, DateFormat) and found.digits < 8:
+            return None
+        dotted = found is None and are_dotted(self.words)
+        return date_format_of(self.words, None) if dotted else found
 
     def _frequencies(self) -> dict[str, int]:
         return dict(zip(self.words, self.counts.tolist(), strict=False))
