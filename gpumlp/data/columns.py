@@ -206,11 +206,10 @@ class Column:
         """The format of dates as numbers in most rows, where no format is given."""
         if self._categorical or self.format:
             return None
-        numbers = "numbers" in self.kinds
-        found = (self._calendar if numbers else WholeNumbers(self.words)).format(self._order)
-        few = self.total - self.missing < FEWEST_ROWS  # in which 202401 may be a number
-        if few and isinstance(found, DateFormat) and found.digits < 8:
-            return None
+        whole = self._calendar if "numbers" in self.kinds else WholeNumbers(self.words)
+        found = whole.format(self._order)
+        if self.total - self.missing < FEWEST_ROWS and getattr(found, "digits", 8) < 8:
+            return None  # 202401 may be a number
         dotted = found is None and are_dotted(self.words)
         return date_format_of(self.words, None) if dotted else found
 
