@@ -290,6 +290,13 @@ def test_ends_of_scikit_learns_ranges_are_accepted(settings):
     assert np.isfinite(e.fit(X, VALUES).predict(X)).all()
 
 
+@pytest.mark.parametrize("dtype", ["U1", "complex", "M8[D]", "m8[s]"])
+def test_weights_that_are_no_numbers_are_named(dtype):
+    """Days and seconds were taken for weights."""
+    with pytest.raises(TypeError, match="sample_weight has dtype .*; pass numbers, 0 or more"):
+        MLPClassifier(**SMALL).fit(X, LABELS, sample_weight=np.ones(len(X), int).astype(dtype))
+
+
 def test_a_weight_for_a_class_that_is_absent_is_accepted():
     """As in a fold without the rarest class."""
     weights = {"down": 1, "up": 2, "left": 5}
