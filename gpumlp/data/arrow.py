@@ -37,14 +37,31 @@ def is_numeric(kind: Any) -> bool:
 
 @cache
 def is_text(kind: Any) -> bool:
-    """Whether an Arrow type is a type of strings."""
+    """Whether an Arrow type is a type of strings, or of bytes, as which some writers store them."""
     import pyarrow.types as t
 
-    return any(test(kind) for test in (t.is_string, t.is_large_string, t.is_string_view))
+    names = "string", "large_string", "string_view", "binary", "large_binary", "binary_view"
+    return t.is_fixed_size_binary(kind) or any(getattr(t, f"is_{name}")(kind) for name in names)
+
+
+def exceeds(column: Any, limit: int) -> bool:
+    """Whether an Arrow column of whole or decimal numbers has one beyond ±limit."""
+    import pyarrow.compute as compute
+    import pyarrow.types as t
+
+    if not (t.is_integer(column.type) or t.is_decimal(column.type)):
+        return False
+    low, high = compute.min_max(column).as_py().values()
+    return low is not None and not -limit <= low <= high <= limit
 
 
 def encoded(column: Any) -> tuple[list[str], HostArray]:
     """The different texts of an Arrow column, and for each row the position of its text, or −1."""
+    import pyarrow as pa
+
     coded = as_text(column).combine_chunks().dictionary_encode()
     index: HostArray = coded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-    return coded.dictionary.to_pylist(), index
+    try:
+        return coded.dictionary.to_pylist(), index
+    except UnicodeDecodeError:
+        raise pa.ArrowInvalid("text that is not UTF-8") from None

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpumlp.data.arrow import encoded, is_numeric, is_text
+from gpumlp.data.arrow import encoded, exceeds, is_numeric, is_text
 from gpumlp.data.dataset import LARGEST_INT
+from gpumlp.data.date_texts import are_dotted
 from gpumlp.data.dates import (
     ISO,
     WHOLE,
@@ -96,17 +97,16 @@ class Column:
 
         kind = column.type
         text = pa.types.is_dictionary(kind) or is_text(kind)
-        if not pa.types.is_nested(kind) and (self.declared or (text and self.format is None)):
-            coded = pa.types.is_dictionary(kind)
+        words = not pa.types.is_nested(kind) and (self.declared or (text and self.format is None))
+        if words or text or (is_numeric(kind) and self.format in WHOLE):
+            coded = words and pa.types.is_dictionary(kind)
             self._coded |= coded
             self.declared |= coded and not is_text(kind.value_type)
             try:
-                out = self._positions(column)
-            except pa.ArrowInvalid:  # bytes that are not UTF-8
+                out = (self._positions if words else self._formatted)(column)
+            except pa.ArrowInvalid:
                 out = np.full(len(column), np.nan)
-                self.kinds.add(str(kind))
-        elif text or (is_numeric(kind) and self.format in WHOLE):
-            out = self._formatted(column)
+                self.kinds.add(f"{kind} that is not UTF-8")
         elif is_numeric(kind):
             out = self._numbers(column)
         elif pa.types.is_temporal(kind) and not pa.types.is_duration(kind):
@@ -203,25 +203,26 @@ class Column:
 
     @property
     def _whole_dates(self) -> DateFormat | Ambiguous | None:
-        """The format of dates as whole numbers in most rows, where no format is given."""
-        if self._categorical or self.format or self.total - self.missing < FEWEST_ROWS:
+        """The format of dates as numbers in most rows, where no format is given."""
+        if self._categorical or self.format:
             return None
-        numbers = "numbers" in self.kinds
-        return (self._calendar if numbers else WholeNumbers(self.words)).format(self._order)
+        whole = self._calendar if "numbers" in self.kinds else WholeNumbers(self.words)
+        found = whole.format(self._order)
+        if self.total - self.missing < FEWEST_ROWS and getattr(found, "digits", 8) < 8:
+            return None  # 202401 may be a number
+        dotted = found is None and are_dotted(self.words)
+        return date_format_of(self.words, None) if dotted else found
 
     def _frequencies(self) -> dict[str, int]:
         return dict(zip(self.words, self.counts.tolist(), strict=False))
 
     def _numbers(self, column: Any) -> HostArray:
         import pyarrow as pa
-        import pyarrow.compute
 
         self.kinds.add("numbers")
         kind = column.type
+        self._huge |= exceeds(column, LARGEST_INT)
         whole = pa.types.is_integer(kind) or (pa.types.is_decimal(kind) and kind.scale == 0)
-        if whole:
-            low, high = pyarrow.compute.min_max(column).as_py().values()
-            self._huge |= low is not None and not -LARGEST_INT <= low <= high <= LARGEST_INT
         out: HostArray = column.cast(pa.float64(), safe=False).to_numpy()
         self._watch(out, whole)
         return out

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, cast
 
 from gpumlp.data.dataset import unreadable
 from gpumlp.data.identifiers import IDENTIFIER
+from gpumlp.data.numbers import NULLS
 from gpumlp.data.quoting import (
     LINE_END,
     TEXT_END,
@@ -52,8 +53,10 @@ SPLIT = re.compile(r"^ \S|\\$")  # the pieces of a value that a delimiter took a
 SAMPLE = 1 << 20  # bytes that show how numbers are written
 FIRST_ROW = re.compile(rb"[^\r\n]*")
 DECIMAL = re.compile(rb"-?\d+\.\d+")
-# in 60 and 7.560 points group digits
-GROUPED = re.compile(rb"(?<![\w.])[1-9]\d{0,2}\.\d\d0(?![\w.])")
+# in 60 and 7.560 points group digits; 06.2022 and 2022.06 may be months
+GROUPED = re.compile(
+    rb"(?<![\w.])(?:[1-9]\d{0,2}\.\d\d0|[01]?\d\.(?:19|20)\d\d|(?:19|20)\d\d\.[01]\d)(?![\w.])"
+)
 
 
 class CsvFile:
@@ -170,7 +173,7 @@ class CsvFile:
             pyarrow.csv.ParseOptions(delimiter=self._delimiter, newlines_in_values=True),
             pyarrow.csv.ConvertOptions(
                 # R and others write the word "NA" in quotes, and a missing value without
-                strings_can_be_null=True, quoted_strings_can_be_null=False,
+                strings_can_be_null=True, quoted_strings_can_be_null=False, null_values=[*NULLS],
                 column_types=types,
             ),
         ).combine_chunks()  # fmt: skip

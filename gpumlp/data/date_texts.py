@@ -43,6 +43,7 @@ CHANGES: Changes = [
         (r"(?<=\d)(?:st|nd|rd|th|er|[ºª])\b|\b(?:of|at|de|del|um|uhr)\b", " "),  # 1st of May
         (r"년", "年"), (r"월", "月"), (r"일", "日"), (r"(?<=[年月])\s+", ""),
         (r"(?<=\d)t(?=\d)", "T"), (r"(?<=\d)z$", "Z"),
+        (r"^(\d\d?)\.(\d{4})$", r"\1/\2"), (r"^(\d{4})\.(\d\d)$", r"\1-\2"),
         (r"^(\d{8})[ _-](\d\d):?(\d\d):?(\d\d)$", r"\1T\2\3\4"),
         (r"(?<=[\s:T])(\d\d?)\.(\d\d)\.(\d\d)\.(\d{3,9})", r"\1:\2:\3.\4"),  # Oracle's clock
         (r"(?<=\d\s)(\d\d?)h(\d\d)$", r"\1:\2"),
@@ -61,7 +62,9 @@ CHANGES: Changes = [
     )
 ]  # fmt: skip
 USUAL = re.compile(r"[\d\s:./TZ+-]*", re.ASCII)  # as most dates are written, but for these
-UNUSUAL = re.compile(r"\.\d{7}|\.\d\d\.\d\d\.|^\d{8}[ -]|:\d\d(?:\.\d+)?\s?[+-]\d\d$")
+UNUSUAL = re.compile(
+    r"^\d\d?\.\d{4}$|^\d{4}\.\d\d$|\.\d{7}|\.\d\d\.\d\d\.|^\d{8}[ -]|:\d\d(?:\.\d+)?\s?[+-]\d\d$"
+)
 ONES = str.maketrans("023456789", "1" * 9)
 # what dates that cannot be read consist of
 PARTS = re.compile(
@@ -75,6 +78,13 @@ SHARE = 0.9  # of the texts are dates
 MONTH_AND_DAY = re.compile(
     rf"(?P<day>\d\d?)?\W*({WORD.format('|'.join(MONTHS))})\W*(?(day)|(\d\d?))", re.IGNORECASE
 )
+SEASON = re.compile(r"(?:\d\d)?(\d\d)[-/](\d\d)", re.ASCII)
+DOTTED = (
+    re.compile(r"(?:0?[1-9]|1[0-2])\.(?:19|20)\d\d", re.ASCII),
+    re.compile(r"(?:19|20)\d\d\.(?:0[1-9]|1[0-2])", re.ASCII),
+)
+DOTTED_AS = ("%m/%Y", "%Y-%m")  # how they are read
+FEWEST_DOTTED = 5  # different texts; fewer decimals may be such by chance
 LONGEST = 64  # characters of a date
 DAYS_OF_MONTH = 31
 MOST_CHECKED = 1000  # texts that show whether a column holds dates
@@ -119,9 +129,20 @@ def _changes(text: str) -> Changes:
     return needed
 
 
+def are_dotted(texts: Collection[str]) -> bool:
+    """Whether texts are months such as 06.2022 or 2022.06, which could be decimals."""
+    return len(texts) >= FEWEST_DOTTED and any(all(map(one.fullmatch, texts)) for one in DOTTED)
+
+
 def are_days(texts: Collection[str]) -> bool:
-    """Whether texts such as Mar 05 or 5 March are days without a year; 05 may be the year, too."""
+    """Whether texts are days without a year, such as Mar 05 or 5 March, or seasons, as 2001-02.
+
+    In other columns 05 is a year, and 02 a month.
+    """
     numbers, names = set[int](), set[str]()
+    seasons = [found for text in texts if (found := SEASON.fullmatch(text))]
+    if len(seasons) == len(texts) > 2:
+        return all((int(found[1]) + 1) % 100 == int(found[2]) for found in seasons)
     for text in texts:
         if len(text) > LONGEST or not (found := MONTH_AND_DAY.fullmatch(text)):
             return False

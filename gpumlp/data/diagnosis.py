@@ -9,12 +9,12 @@ from collections.abc import Collection, Sequence
 from gpumlp.data.columns import MOST_WORDS, Column, Format, Problem
 from gpumlp.data.csv_files import for_pandas
 from gpumlp.data.dataset import listed
-from gpumlp.data.date_texts import regular
-from gpumlp.data.dates import ISO, WHOLE, DateFormat
+from gpumlp.data.date_texts import are_dotted, regular
+from gpumlp.data.dates import ISO, WHOLE, DateFormat, date_format_of
 from gpumlp.data.labels import MAX_CLASSES
 from gpumlp.data.measures import unclear_numbers
 from gpumlp.data.names import MOST_NAMED, as_argument, quoted
-from gpumlp.data.numbers import BEHIND, NO_CENTS, PLAIN, NumberFormat, format_of, singular
+from gpumlp.data.numbers import BEHIND, FEW, NO_CENTS, PLAIN, NumberFormat, format_of, singular
 from gpumlp.data.sources import Files
 from gpumlp.data.spelling import NUMBER
 from gpumlp.data.target_column import TargetColumn
@@ -118,8 +118,9 @@ def check_target(
     written = format_of(words)
     if task == "classification" or (written is None and not learn):
         return
-    if written is None:
-        if task is None and (unclear := unclear_numbers(words)):
+    if written is None or are_dotted(words):
+        dated = are_dotted(words) or (len(words) > FEW and date_format_of(words, None) is not None)
+        if task is None and (unclear := unclear_numbers(words) or "unread" * dated):
             what = PROBLEMS[unclear][0].replace(" in a form that cannot be read", "")
             what = what.format(texts=listed(map(repr, sorted(words))))
             raise ValueError(

@@ -12,6 +12,7 @@ from typing import Any
 
 from gpumlp.data.csv_files import GROUPED, SAMPLE, CsvFile
 from gpumlp.data.dataset import listed
+from gpumlp.data.date_texts import are_dotted
 from gpumlp.data.identifiers import INDEX
 from gpumlp.data.names import as_argument, quoted
 from gpumlp.data.numbers import format_of
@@ -101,8 +102,8 @@ class JoinedFiles:
                     table = table.append_column(name, pa.repeat(self._keys[name][i], len(table)))
                 yield table.select(names)
 
-    def points_group(self) -> set[str]:
-        """The columns of files without types in which points group digits, as in 7.560."""
+    def points_mark(self) -> set[str]:
+        """The columns of files without types whose points are no decimal points: 7.560, 06.2022."""
         files = [file for file in self._files if isinstance(file, CsvFile)]
         samples = [file.sample(max(SAMPLE // len(files), LEAST)) for file in files]
         texts: dict[str, Counter[str]] = {}
@@ -111,7 +112,8 @@ class JoinedFiles:
                 for name, counts in file.texts(sample).items():
                     texts.setdefault(name, Counter()).update(counts)
         found = {name: format_of(counts) for name, counts in texts.items()}
-        return {name for name, form in found.items() if form and form[0].thousands == "."}
+        groups = {name for name, form in found.items() if form and form[0].thousands == "."}
+        return groups | {name for name, counts in texts.items() if are_dotted(counts)}
 
     def rows(self, first: int) -> int:
         """The number of rows, or about so many, given the number in the first piece."""

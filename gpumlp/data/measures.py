@@ -24,7 +24,7 @@ SEVERAL = re.compile(  # 1h 20m, 5'11", 12°30', 1:20:30, 3 days 04:00, 120/80, 
     re.IGNORECASE,
 )
 MEASURED = re.compile(  # $0, <0, 0 kg, 0 months, 0*, "0", ="0"
-    rf"-?(=?['\"‘’“”„«‹\[{{]|[<>≤≥±]=?\s*|ca\.?\s*|{CURRENCY})?\s*0\s*({UNITS}|{CURRENCY}|[*†‡+?'\"’”“′″»›\]}}]|percent|pct\.?|"
+    rf"-?(=?['\"‘’“”„«‹\[{{]|[<>≤≥±▲▼△▽↑↓]=?\s*|(c(irc)?a|c\.|approx|about|est)\.?\s*|{CURRENCY})?\s*0\s*({UNITS}|{CURRENCY}|[*†‡+?'\"’”“′″»›\]}}]|\[[a-z0]\]|percent|pct\.?|"
     r"[%‰]|°\s*[CFK]?|[kmcµ][glmsw]|\sl|[kmgt]i?(b(its?|ytes?)?|bps|hz|w)|km?/h|m/s|mph|hp|psi|[kmh]?pa|"
     r"m?bar|sq\.? ?(ft|m)|sqm|[cmk]?m[23²³]|mi(les?)?|ya?r?ds?|inch(es)?|(kilo)?grams?|"
     r"(kilo)?met(er|re)s?|ml|lit(er|re)s?|pounds?|ounces?|tons?|[kmbgt]|[bm]n|mio\.?|mrd\.?|tsd\.?|"

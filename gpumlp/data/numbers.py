@@ -32,10 +32,10 @@ SHAPE = re.compile(
     r"(?P<last>\s*-)?(?(bracket)\))"
 )
 POWER = re.compile(r"\s*[x×*·⋅∙]\s*10(?:(?:\^|\*\*)\(?([+\u2212-]?\d+)\)?|([⁺⁻]?[⁰¹²³⁴-⁹]+))")
-# what pyarrow takes for missing where it is not within quotes
+# what is missing in a .csv file where it is not within quotes; \N is MySQL's
 NULLS = frozenset(
     ["", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN",
-     "N/A", "NA", "NULL", "NaN", "n/a", "nan", "null"]
+     "<NA>", "N/A", "NA", "NULL", "NaN", "\\N", "n/a", "nan", "null"]
 )  # fmt: skip
 # how the characters of a number are written otherwise
 ALIKE: dict[int, str | None] = {

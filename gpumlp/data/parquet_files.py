@@ -62,4 +62,8 @@ class ParquetFile:
                 "convert it, for example polars.Int128 to polars.Int64, or leave it out of the file"
             ) from error
         except (pa.ArrowException, OSError) as error:
+            if "UTF8" in str(error):
+                raise ValueError(
+                    f"{self._path} has a column of text that is not UTF-8; write it as UTF-8"
+                ) from None
             raise unreadable(self._path, error) from error

@@ -12,6 +12,7 @@ import numpy as np
 from gpumlp.data.arrow import is_text
 from gpumlp.data.columns import Column, Format
 from gpumlp.data.dataset import NONE, Raw, listed, unknown_name
+from gpumlp.data.date_texts import DOTTED_AS
 from gpumlp.data.diagnosis import check_columns, check_target
 from gpumlp.data.identifiers import reason_to_leave_out
 from gpumlp.data.joined_files import JoinedFiles
@@ -115,10 +116,14 @@ class Table:
         self._columns: list[Column] = []
         self._early = set[str]()  # those whose format the first piece has shown
         self.formats = dict[str, Format]() if like is None else dict(like.formats)
-        numbers = {n for n, form in self.formats.items() if isinstance(form, NumberFormat)}
-        self._text = {*choice.categorical, *self._known, *numbers, *filter(None, [target])}
+        marked = {
+            name
+            for name, form in self.formats.items()
+            if isinstance(form, NumberFormat) or form.pattern in DOTTED_AS
+        }
+        self._text = {*choice.categorical, *self._known, *marked, *filter(None, [target])}
         if like is None:
-            self._text |= self._file.points_group()
+            self._text |= self._file.points_mark()
 
     def pieces(self) -> Iterator[Raw]:
         """Some rows at a time, which are checked with the rows before them as `raw` checks all."""

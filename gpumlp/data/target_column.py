@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import numpy as np
 
-from gpumlp.data.arrow import as_text, is_numeric, is_text
+from gpumlp.data.arrow import as_text, exceeds, is_numeric
 from gpumlp.data.columns import Column, Format
+from gpumlp.data.dataset import LARGEST_INT
 from gpumlp.data.labels import MAX_CLASSES
 from gpumlp.data.numbers import PLAIN, NumberFormat
 from gpumlp.data.spelling import BLANKS, NUMBER
@@ -61,35 +63,26 @@ class TargetColumn(Column):
         self._gone.append(column.is_null().to_numpy())
         if pa.types.is_null(column.type):
             return np.zeros(len(column))
-        self.has_words = not is_numeric(column.type)
-        if not self.has_words:
+        if pa.types.is_decimal(column.type):
+            with contextlib.suppress(pa.ArrowInvalid):  # it has fractions
+                whole = column.cast(pa.decimal256(76, 0))
+                column = whole.cast(pa.string() if exceeds(whole, LARGEST_INT) else pa.int64())
+        self.has_words = False
+        if is_numeric(column.type):
             self.kinds.add("numbers")
             if pa.types.is_boolean(column.type):
                 column = column.fill_null(False)  # else null makes numbers of truth values
             y: HostArray = np.asarray(column.to_numpy())
             return y.astype(np.float64) if y.dtype == object else y  # decimals
-        if self.format is not None:
-            self.has_words = False
-            values = self._formatted(column)
-            self._gone[-1] = np.isnan(values)
-            self.missing += int(self._gone[-1].sum()) - column.null_count
-            return values
-        if is_text(column.type) and (numbers := self._many_numbers(column)) is not None:
-            self.has_words = False
-            return numbers
         try:
             if pa.types.is_duration(column.type):
                 raise pa.ArrowNotImplementedError
-            y = self._positions(as_text(column))
+            return self._texts(column)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
             raise TypeError(
                 f"the target {self.name!r} holds {column.type}, neither numbers nor labels; "
                 "convert it"
             ) from None
-        blank = np.isnan(y)
-        self._gone[-1] = blank
-        self.missing += int(blank.sum()) - column.null_count
-        return np.where(blank, 0, y).astype(np.int64)
 
     def joined(self, pieces: list[tuple[bool, HostArray]]) -> HostArray:
         """The values of all pieces, each with its `has_words`."""
@@ -107,6 +100,17 @@ class TargetColumn(Column):
 
     def _spelled(self, word: str) -> str:
         return word.strip(BLANKS)
+
+    def _texts(self, column: Any) -> HostArray:
+        """Numbers (m,) of texts, or the positions of words."""
+        self.has_words = words = self.format is None
+        if words and (numbers := self._many_numbers(column)) is not None:
+            self.has_words = False
+            return numbers
+        y = (self._positions if words else self._formatted)(column)
+        self._gone[-1] = gone = np.isnan(y)
+        self.missing += int(gone.sum()) - column.null_count
+        return np.where(gone, 0, y).astype(np.int64) if words else y
 
     def _many_numbers(self, column: Any) -> HostArray | None:
         """A column of text as float64, if all texts are numbers and very many are different."""

@@ -13,7 +13,6 @@ import numpy as np
 from sklearn.base import is_classifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import _check_sample_weight
 
 from gpumlp.arrays import as_kind_of
 from gpumlp.backends import Backend
@@ -204,8 +203,7 @@ class BaseMLP(CallbackSupportMixin, settings.Named, ABC):  # type: ignore[misc]
     def _fit_data(self, X: Any, y: Any, sample_weight: Any, backend: Backend) -> FitData:
         y, targets = self._encode_targets(y)
         if sample_weight is not None:
-            sample_weight = inputs.host(sample_weight, "sample_weight")
-            sample_weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
+            sample_weight = inputs.weights(sample_weight, X)
         return FitData(inputs.dense(X, backend.dtype), y, targets, sample_weight)
 
     def _split(

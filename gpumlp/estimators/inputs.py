@@ -16,7 +16,7 @@ from sklearn.base import is_regressor
 from sklearn.metrics import accuracy_score
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_consistent_length
-from sklearn.utils.validation import _check_y, validate_data
+from sklearn.utils.validation import _check_sample_weight, _check_y, validate_data
 
 from gpumlp.arrays import as_backend_array, check_container, check_times
 from gpumlp.backends import Backend, get_backend
@@ -78,6 +78,8 @@ def supervised(e: Any, X: Any, y: Any, backend: Backend, *, reset: bool) -> tupl
     y = host(y, "y")
     if not how["y_numeric"]:
         check_labels(y, "y")
+    elif frames.is_frame(y):
+        check_times(y, "y")
     X, y = features(e, X, backend, reset=reset, y=y, **how)
     if not isinstance(X, np.ndarray):  # `features` does not check y beside an array on a device
         y = _check_y(y, estimator=e, **how)
@@ -132,6 +134,14 @@ def host(a: Any, name: str) -> Any:
     """Return `a` on the host, where scikit-learn can read it."""
     check_container(a, name)
     return as_backend_array(a, HOST, name, to_host=True)
+
+
+def weights(sample_weight: Any, X: Any) -> HostArray:
+    """Return the weights (m,) float64 of the rows of X, checked as scikit-learn does."""
+    given = host(sample_weight, "sample_weight")
+    if (dtype := np.asarray(given).dtype).kind in "cmMSU":
+        raise TypeError(f"sample_weight has dtype {dtype}; pass numbers, 0 or more")
+    return np.asarray(_check_sample_weight(given, X, dtype=np.float64))
 
 
 def dense(X: Any, dtype: npt.DTypeLike) -> Array:

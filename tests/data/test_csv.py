@@ -161,6 +161,17 @@ def test_word_na_in_quotes_is_a_word(tmp_path: Any) -> None:
     assert data.load(path, "y").classes == ("EU", "NA")
 
 
+def test_marks_of_missing_values(tmp_path: Any) -> None:
+    r"""MySQL writes \N and pandas <NA>, also among words, where they are no category."""
+    path = tmp_path / "t.csv"
+    for mark in (r"\N", "<NA>"):
+        path.write_text("a,c,y\n" + "".join(f"{i},{w},1.{i}\n" for i, w in enumerate("xy" * 20)))
+        path.write_text(path.read_text() + f"{mark},{mark},7\n")
+        found = data.load(path, "y")
+        assert found.categories == {"c": ("x", "y")}
+        assert np.isnan(found.x[-1]).all()
+
+
 def test_columns_without_a_name(tmp_path: Any) -> None:
     path = tmp_path / "t.csv"
     path.write_text("a,y,,\n" + "".join(f"{X[i, 0]},{COLOURS[i]},,{X[i, 1]}\n" for i in range(60)))

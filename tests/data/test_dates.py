@@ -153,6 +153,29 @@ def test_dates_as_whole_numbers_in_other_forms(pattern: str, kind: str, tmp_path
             np.testing.assert_array_equal(days[4:], want[4:])
 
 
+def test_dates_as_whole_numbers_in_few_rows(tmp_path: Any) -> None:
+    for numbers, dates in ((20240228 + np.arange(2), ("d",)), (202401 + np.arange(2), ())):
+        columns = {"a": [1.5, 2], "d": numbers, "y": ["up", "down"]}
+        assert data.load(write_csv(tmp_path / "t.csv", columns), "y").dates == dates
+
+
+@pytest.mark.parametrize("pattern", ["%m.%Y", "%Y.%m"])
+def test_months_that_look_like_decimals(pattern: str, tmp_path: Any) -> None:
+    texts = written(pattern)
+    path = write_csv(tmp_path / "t.csv", table(d=texts, y=COLOURS))
+    found = data.load(path, "y")
+    want = MOMENTS.to_numpy().astype("M8[M]").astype("M8[D]").astype(float)
+    np.testing.assert_array_equal(found.x[:, 3], want)
+    known = data.Preparation.of(found, x=True, y=False)
+    np.testing.assert_array_equal(data.load_inputs(path, known)[:, 3], want)
+    with pytest.raises(ValueError, match="'d' holds dates or times"):
+        data.load(path, "d")
+    write_csv(path, table(d=["1.5", *texts[1:]], y=COLOURS))
+    np.testing.assert_array_equal(
+        data.load(path, "y").x[1:, 3], MOMENTS[1:].dt.strftime(pattern).astype(float)
+    )
+
+
 @pytest.mark.parametrize("first", [12_001, 1_900, 19_000, 200_013, 1_000_000, 20_240_132])
 def test_whole_numbers_that_are_no_dates(first: int, tmp_path: Any) -> None:
     """Postcodes, years, prices."""
@@ -258,6 +281,8 @@ def test_marker_among_dates_raises(marker: str, tmp_path: Any) -> None:
         (["2020-01-01T10:00:00", "2020-01-02T10:00:00.123Z"], None),
         (["2020-05", "2021-12"], DateFormat("%Y-%m")),
         (["05/2020", "12/2021"], DateFormat("%m/%Y")),
+        (["2001-02", "2002-03", "2003-04"], None),  # seasons
+        (["2001-02", "2002-03", "2003-05"], DateFormat("%Y-%m")),
     ],
     ids=str,
 )
@@ -396,7 +421,10 @@ def test_dates_as_whole_numbers_are_no_quantities(pattern: str, kind: str, tmp_p
     assert data.load(path, target, "regression").y[0] == numbers[0]
 
 
-@pytest.mark.parametrize("pattern", ["%Y-%m-%d", "%d. %B %Y", "%d/%m/%Y %H:%M CET"])
+@pytest.mark.parametrize(
+    "pattern",
+    ["%Y-%m-%d", "%d. %B %Y", "%d/%m/%Y %H:%M CET", "%b-%y", "%d%b%y", "%a, %d %b %Y %H:%M +0000"],
+)
 def test_dates_are_no_classes(pattern: str, tmp_path: Any) -> None:
     path = write_csv(tmp_path / "t.csv", table(y=written(pattern)))
     with pytest.raises(ValueError, match=r"'y' holds dates or times \(.*--task classification"):

@@ -2,6 +2,7 @@
 
 import io
 import re
+from decimal import Decimal
 
 import numpy as np
 import pytest
@@ -213,6 +214,18 @@ class TestWholeNumbers:
         assert ": n: leave out identifiers, --drop n, or subtract an offset" in error_of(path)
         lives = [numbers[0], 0.5, *numbers[2:]]  # a quantity, of which large values lose digits
         assert load(write_csv(path, table(n=lives, y=COLOURS)), "y").x[0, 3] == float(numbers[0])
+
+    @pytest.mark.parametrize("scale", [0, 2])
+    def test_decimals_beyond_2_to_the_53(self, tmp_path, scale):
+        pa, path = pytest.importorskip("pyarrow"), tmp_path / "t.parquet"
+        kind, values = pa.decimal128(30, scale), [10**20 + i % 30 for i in range(60)]
+        columns = {"n": pa.array(map(Decimal, values), kind), **table(y=COLOURS)}
+        pa.parquet.write_table(pa.table(columns), path)
+        assert "1 of 4 feature columns have whole numbers beyond 2**53" in error_of(path)
+        with pytest.raises(ValueError, match="target has whole numbers beyond 2\\*\\*53"):
+            load(path, "n", drop="y")
+        labels = load(path, "n", "classification")  # all digits of them
+        assert labels.classes == tuple(map(str, sorted({*values})))
 
     @pytest.mark.parametrize("dtype", [np.int64, np.uint64])
     def test_arrays_beyond_2_to_the_53_raise(self, tmp_path, dtype):

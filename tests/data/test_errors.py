@@ -211,8 +211,32 @@ def test_bytes_that_are_not_utf8(tmp_path):
     texts = pa.array([b"\xff", b"a", b"b"] * 20)
     for i, column in enumerate([texts.dictionary_encode(), texts]):
         pq.write_table(pa.table({"c": column, "a": X[:, 0], "y": COLOURS}), tmp_path / "t.parquet")
-        with pytest.raises(ValueError, match=r"hold neither numbers nor words but .*binary.*: c"):
+        with pytest.raises(
+            ValueError, match=r"but .*binary.* that is not UTF-8: c: leave them out"
+        ):
             load(tmp_path / "t.parquet", "y", categorical="c" * i)
+    for column in (texts, pa.Array.from_buffers(pa.string(), 60, texts.buffers())):
+        pq.write_table(pa.table({"c": column, "a": X[:, 0], "y": COLOURS}), tmp_path / "t.parquet")
+        with pytest.raises(ValueError, match="not UTF-8: c: leave them out"):
+            load(tmp_path / "t.parquet", "y")
+        with pytest.raises(TypeError, match="'c' holds .*, neither numbers nor labels; convert it"):
+            load(tmp_path / "t.parquet", "c")
+    two = pa.Array.from_buffers(pa.string(), 2, texts[:2].buffers())
+    coded = pa.DictionaryArray.from_arrays(pa.array([0, 1] * 30, pa.int8()), two)
+    pq.write_table(pa.table({"c": coded, "a": X[:, 0], "y": COLOURS}), tmp_path / "t.parquet")
+    with pytest.raises(ValueError, match="t.parquet has a column of text that is not UTF-8; write"):
+        load(tmp_path / "t.parquet", "y")
+
+
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.binary(5)])
+def test_bytes_are_texts(kind, tmp_path):
+    """Some writers store texts so."""
+    words, numbers = [b"small", b"large"] * 30, [f"{i % 30 + 10},25".encode() for i in range(60)]
+    columns = {"c": pa.array(words, kind), "n": pa.array(numbers, kind), "y": X[:, 0]}
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    data = load(tmp_path / "t.parquet", "y")
+    assert data.categories == {"c": ("small", "large")}
+    np.testing.assert_array_equal(data.x[:, 1], np.arange(60) % 30 + 10.25)
 
 
 SUMS = {"a": 7.0 + np.arange(60) % 9, "b": X[:, 1] ** 2, "c": X[:, 2], "y": 2.0 ** -np.arange(60)}

@@ -135,7 +135,7 @@ def test_numbers_that_cannot_be_read(why: str, text: str, tmp_path: Any) -> None
     "ways",
     ["$0 €0", "0 USD|0 EUR", "0kg 0lb", "0 KB|0 MB", "0 months|0 years", "0% 0", "0°C 0°F",
      "<0 >0", "<0 0", "~0 0", "0* 0", "0'|0\"", "'0'", '="0"', "[0]", "0 Tsd.|0 Mio.", "0 Kg|0 kg",
-     "0,5 0.5"],
+     "0,5 0.5", "▲0 ▼0", "c. 0|circa 0", "0[a] 0[b]"],
 )  # fmt: skip
 def test_whole_numbers_of_several_units(ways: str) -> None:
     forms = ways.split("|" if "|" in ways else " ")

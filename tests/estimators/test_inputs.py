@@ -59,6 +59,8 @@ def test_dates_in_data_frames_are_no_numbers(kind):
         for call in (lambda X: model.fit(X, LABELS), model.predict):
             with pytest.raises(TypeError, match="X has columns of dates or times: d; pass numbers"):
                 call(dated)
+        with pytest.raises(TypeError, match="y has columns of dates or times: d; pass numbers"):
+            MLPRegressor(**SMALL).fit(X, dated)
 
 
 def test_frames_that_are_lazy_or_have_structures_raise():
@@ -287,6 +289,13 @@ EDGES = [
 def test_ends_of_scikit_learns_ranges_are_accepted(settings):
     e = MLPRegressor(**{**SMALL, "max_iter": 2, "precision": "float32", **settings})
     assert np.isfinite(e.fit(X, VALUES).predict(X)).all()
+
+
+@pytest.mark.parametrize("dtype", ["U1", "complex", "M8[D]", "m8[s]"])
+def test_weights_that_are_no_numbers_are_named(dtype):
+    """Days and seconds were taken for weights."""
+    with pytest.raises(TypeError, match="sample_weight has dtype .*; pass numbers, 0 or more"):
+        MLPClassifier(**SMALL).fit(X, LABELS, sample_weight=np.ones(len(X), int).astype(dtype))
 
 
 def test_a_weight_for_a_class_that_is_absent_is_accepted():
