@@ -294,8 +294,7 @@ class Column:
         if not (word := self._spelled(word)):
             return np.nan
         if self._find is not None:
-            at = self._find(word)
-            return len(self.words) if at is None else at
+            return len(self.words) if (at := self._find(word)) is None else at
         if word not in self.words and len(self.words) < MOST_WORDS:
             self.words[word] = len(self.words)
         return self.words.get(word, np.nan)

@@ -17,7 +17,6 @@ from gpumlp.data.codes import MORE, Embed, set_to_zero
 from gpumlp.data.dataset import Categories, Dataset, listed
 from gpumlp.data.date_parts import part_inputs
 from gpumlp.data.dates import DateFormat
-from gpumlp.data.fitting import Numbers
 from gpumlp.data.layout import Layout, Lookup
 from gpumlp.data.names import quoted
 from gpumlp.data.numbers import NumberFormat
@@ -60,11 +59,11 @@ class Preparation:
     features: tuple[str, ...]
     target: str | None = None
     classes: tuple[str, ...] | None = None
-    shift: Numbers | None = None
-    scale: Numbers | None = None
-    y_shift: Numbers | None = None
-    y_scale: Numbers | None = None
-    fill: Numbers | None = None
+    shift: fitting.Numbers | None = None
+    scale: fitting.Numbers | None = None
+    y_shift: fitting.Numbers | None = None
+    y_scale: fitting.Numbers | None = None
+    fill: fitting.Numbers | None = None
     holes: tuple[str, ...] = ()
     categories: Categories = field(default_factory=dict)
     others: tuple[str, ...] = ()

@@ -156,14 +156,16 @@ def _train_by_minibatches(
 def _diverged(e: Any, error: DivergenceError, scales_y: bool) -> DivergenceError:
     """The error of an estimator, which names its parameters."""
     steps, large = e.solver != "lbfgs", e.alpha > 1 and e.regularizer is None
-    causes = [f"learning_rate_init={e.learning_rate_init:g}"] * steps + [
-        f"alpha={e.alpha:g}"
-    ] * large
-    advice = [f"lower {' or '.join(causes)}"] if causes else []
-    advice += ["pass clip_norm=1.0"] * (steps and e.clip_norm is None)
-    scale = f"{'or ' * bool(advice)}scale X{' and y' * scales_y}, for example with "
-    advice.append(f"{scale}sklearn.preprocessing.StandardScaler")
-    return DivergenceError(f"training diverged: {error.what}; {', '.join(advice)}", error.what)
+    causes = [f"learning_rate_init={e.learning_rate_init:g}"] * steps
+    causes += [f"alpha={e.alpha:g}"] * large
+    given = f", with {' and '.join(causes)}" if causes else ""
+    lower = "lower it, " if len(causes) == 1 else "lower one of them, " * bool(causes)
+    clip = "pass clip_norm=1.0, " * (steps and e.clip_norm is None)
+    return DivergenceError(
+        f"training diverged: {error.what}{given}; {lower}{clip}{'or ' * bool(lower + clip)}scale "
+        f"X{' and y' * scales_y}, for example with sklearn.preprocessing.StandardScaler",
+        error.what,
+    )
 
 
 def _metric(e: Any, net: MLP, validation: FitData) -> Callable[[Any, Any], float]:
