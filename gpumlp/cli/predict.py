@@ -229,14 +229,15 @@ def _write_csv(
 def _write_lines(
     text: TextIO, parts: Parts, names: list[str], classes: Classes, digits: int
 ) -> None:
+    fields, shown = [*map(_field, classes or ())], f"{{:.{digits}g}}".format
     for i, p in enumerate(parts):
         if i == 0:  # after what the first part may raise
             text.write(",".join(map(_field, names)) + "\n")
-        labels = [[_field(classes[j])] for j in p.argmax(axis=1)] if classes else [[]] * len(p)
-        for label, row in zip(labels, p.tolist(), strict=True):
+        columns = [[fields[j] for j in p.argmax(axis=1).tolist()]] if classes else []
+        for column in p.T.tolist():
             # all digits of a probability near 1, so that the order of the rows shows
-            numbers = (repr(v) if classes and 0.99 < v < 1 else f"{v:.{digits}g}" for v in row)
-            text.write(",".join([*label, *numbers]) + "\n")
+            columns.append([repr(v) if classes and 0.99 < v < 1 else shown(v) for v in column])
+        text.writelines(f"{','.join(row)}\n" for row in zip(*columns, strict=True))
 
 
 def _field(text: str) -> str:

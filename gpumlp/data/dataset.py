@@ -121,7 +121,7 @@ def split(
     if dataset.classes is not None:
         free, labels = _free_rows(dataset, count)
     rows = train_test_split(free, test_size=count, random_state=seed, stratify=labels)
-    rows[0] = np.append(rows[0], np.setdiff1d(np.arange(len(dataset)), free))
+    rows[0] = np.append(rows[0], np.delete(np.arange(len(dataset)), free))
     if dataset.ordered:
         rows = [np.sort(part) for part in rows]
     train, validation_part = (
