@@ -19,6 +19,7 @@ from gpumlp.data.names import quoted
 from gpumlp.data.numbers import PLAIN
 from gpumlp.data.spelling import NUMBER
 from gpumlp.functions import LOSSES
+from gpumlp.io.distinct import distinct
 
 MANY_CLASSES = 100  # whole numbers with fewer distinct values may be meant as classes
 
@@ -137,7 +138,7 @@ def _decided(dataset: Dataset, loss: str | None) -> tuple[Dataset, str]:
             return replace(dataset, task="regression", y=y, classes=None), ""
         count, taken, task, other = len(classes), "classes", "regression", "quantities"
     elif classes is None and y.ndim == 1 and not loss and bool((y == np.floor(y)).all()):
-        count, taken, task, other = len(np.unique(y)), "quantities", "classification", "classes"
+        count, taken, task, other = len(distinct(y)), "quantities", "classification", "classes"
     else:
         return dataset, ""
     if count > MANY_CLASSES:

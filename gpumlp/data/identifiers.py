@@ -9,6 +9,7 @@ import numpy as np
 from gpumlp.data.columns import FEWEST_ROWS, Column
 from gpumlp.data.scratch import Matrix
 from gpumlp.io.chunks import chunks
+from gpumlp.io.distinct import distinct
 
 # names that pandas gives to an index without a name
 INDEX = re.compile(r"Unnamed: 0(\.\d+)*|level_\d+|__index_level_\d+__")
@@ -48,7 +49,7 @@ def reason_to_leave_out(column: Column, x: Matrix, j: int, index: bool) -> str:
     named = IDENTIFIER.fullmatch(column.name) or (j == 0 and FIRST.fullmatch(column.name))
     if counting or (column.whole and named):
         values = np.concatenate([x[rows][:, j] for rows in chunks(x)])
-        if len(np.unique(values)) == len(values):
+        if len(distinct(values)) == len(values):
             return "row numbers" if counting else "a different number in each row"
         if column.whole and INDEX.fullmatch(column.name):
             return "pandas' index"

@@ -15,6 +15,7 @@ from gpumlp.data.dataset import LARGEST_INT, Raw, listed
 from gpumlp.data.dates import WholeNumbers
 from gpumlp.data.numbers import NULLS, PLAIN, format_of
 from gpumlp.data.spelling import CODE, TRUTH, Known, meaning
+from gpumlp.io.distinct import distinct
 from gpumlp.io.types import HostArray
 
 DIGITS = re.compile(r"[+-]?\d+")
@@ -84,11 +85,8 @@ def _task(y: HostArray, words: Sequence[str] | None, numbers: HostArray | None) 
     """Classification for words, truth values and few distinct whole numbers, else regression."""
     if numbers is None or numbers.dtype.kind in "OUSb":
         return "classification"
-    if words is not None:
-        count = len({*map(meaning, words)})
-    else:  # with counts NumPy sorts; without, many different whole numbers take it seconds
-        count = len(np.unique(numbers, return_counts=True)[0])
-    few = y.ndim == 1 and count <= MAX_CLASSES
+    different = distinct(numbers) if words is None else {*map(meaning, words)}
+    few = y.ndim == 1 and len(different) <= MAX_CLASSES
     return "classification" if few and _whole(numbers) else "regression"
 
 

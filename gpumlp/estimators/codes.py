@@ -14,6 +14,7 @@ from gpumlp.data.codes import MORE
 from gpumlp.data.dataset import listed
 from gpumlp.errors import did_you_mean
 from gpumlp.estimators import frames
+from gpumlp.io.distinct import distinct
 from gpumlp.io.types import HostArray
 
 
@@ -159,7 +160,7 @@ def _positions(embed: Mapping[Any, int], X: Any) -> dict[int, int]:
 def _categories(values: HostArray) -> tuple[HostArray, bool]:
     """The different values (m,), sorted, and whether some are missing."""
     if values.dtype.kind in "iufb":
-        known = np.unique(values)
+        known = distinct(values)
         gone = known != known
         return known[~gone].astype(float if known.dtype == bool else known.dtype), bool(gone.any())
     found = dict.fromkeys(values.tolist())
