@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from gpumlp.io.mapped import FileRows, rows_of
+from gpumlp.io.mapped import FileRows, Reader, rows_of
 from gpumlp.io.threads import Threads, blocks
 from gpumlp.io.types import Array, HostArray
 
@@ -43,16 +43,19 @@ def take_rows(threads: Threads, source: HostArray | FileRows, index: Index, out:
             np.copyto(out[part], rows, casting="unsafe")
 
     width = max(source.dtype.itemsize, out.itemsize) * out[0].size
-    if isinstance(source, FileRows):  # many short calls: the interpreter's lock makes threads slow
-        threads = Threads(1)
+    if isinstance(source, FileRows) and source.compiled is None:
+        threads = Threads(1)  # many short calls: the interpreter's lock makes threads slow
     threads.map(block, blocks(0, len(index), width))
 
 
 class HostFeed:
-    """The `Feed` of the NumPy backend: `copy_into` reads the rows from the source."""
+    """The `Feed` of the host's backends: `copy_into` reads the rows from the source.
 
-    def __init__(self, source: HostArray, threads: Threads) -> None:
-        self._source, self._threads = rows_of(source), threads
+    compiled: as in `FileRows`.
+    """
+
+    def __init__(self, source: HostArray, threads: Threads, compiled: Reader | None = None) -> None:
+        self._source, self._threads = rows_of(source, compiled), threads
         self._index = np.empty(0, np.int64)
 
     def fetch(self, index: Index) -> None:

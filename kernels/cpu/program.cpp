@@ -3,6 +3,10 @@
 #include "sharing.hpp"
 #include "threads.hpp"
 
+#ifndef _WIN32
+#include <unistd.h>
+#endif
+
 namespace {
 
 // While programs run, BLAS computes each piece of a product on one thread.  The number of threads
@@ -57,6 +61,19 @@ GPUMLP_EXPORT void gpumlp_run(const gpumlp::Call* calls, int64_t count, int64_t 
         if (one.threads > 1) sharing->run(step);
         else step();
     }
+}
+
+// out <- `count` rows of `size` bytes of an open file, of which row 0 begins at byte `start`.
+// Returns how many were read; the next one cannot be read, or is beyond the end.
+GPUMLP_EXPORT int64_t gpumlp_read_rows(int file, int64_t start, int64_t size, const int64_t* index,
+                                       int64_t count, char* out) {
+#ifndef _WIN32
+    for (int64_t i = 0; i < count; ++i, out += size)
+        if (pread(file, out, size_t(size), off_t(start + index[i] * size)) != size) return i;
+    return count;
+#else
+    return 0;
+#endif
 }
 
 #define GPUMLP_OPERATION(name, ...)                                                               \

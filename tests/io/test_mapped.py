@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gpumlp.backends.cpu.loading import installed
 from gpumlp.data.scratch import Store
 from gpumlp.io import mapped
 from gpumlp.io.chunks import chunks, extent
@@ -20,6 +21,7 @@ from gpumlp.io.mapped import FileRows, can_unmap, rows_of, unmap_pages
 from tests.support.streaming_cases import network, problem, trained
 
 on_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
+READ_ROWS = getattr(installed(), "read_rows", None)  # None where there is no library
 VALUES = np.random.default_rng(0).integers(0, 200, (5000, 40)).astype(np.float32)
 
 
@@ -117,12 +119,13 @@ def test_maps_without_memmap(path: Path) -> None:
 @pytest.mark.usefixtures("_all_large")
 class TestRows:
     @on_linux
+    @pytest.mark.parametrize("compiled", [None, READ_ROWS], ids=["Python", "compiled"])
     @pytest.mark.parametrize("dtype", ["float32", "float64", "int16"])
-    def test_match_the_array(self, path: Path, dtype: str) -> None:
+    def test_match_the_array(self, path: Path, dtype: str, compiled: Any) -> None:
         a = np.load(path, mmap_mode="r")
         index = np.random.default_rng(1).integers(0, 4000, 300)
         for view in (a, np.asarray(a), a[1000:], a[17:4500].reshape(-1, 20), a.reshape(-1)):
-            rows = rows_of(view)
+            rows = rows_of(view, compiled)
             assert isinstance(rows, FileRows)
             out = np.full((300, *view.shape[1:]), 7, dtype)
             rows.read(index, out)
@@ -165,11 +168,12 @@ class TestRows:
         assert rows_of(a) is a
 
     @on_linux
-    def test_of_a_truncated_file_raise(self, path: Path) -> None:
-        rows = rows_of(np.load(path, mmap_mode="r"))
+    @pytest.mark.parametrize("compiled", [None, READ_ROWS], ids=["Python", "compiled"])
+    def test_of_a_truncated_file_raise(self, path: Path, compiled: Any) -> None:
+        rows = rows_of(np.load(path, mmap_mode="r"), compiled)
         os.truncate(path, 1000)
         with pytest.raises(OSError, match="rows are beyond the end of the file: it was truncated"):
-            rows.read(np.array([4000]), np.empty((1, 40), np.float32))
+            rows.read(np.array([3, 4000]), np.empty((2, 40), np.float32))
 
     @pytest.mark.parametrize("late", ["", "both"])
     @pytest.mark.parametrize("dtype", ["float32", "uint8", "bfloat16"])

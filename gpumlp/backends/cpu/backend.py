@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from gpumlp.backends.cpu.calls import block_memory
 from gpumlp.backends.cpu.code import Code
@@ -19,6 +20,7 @@ from gpumlp.backends.cpu.lowering import Lowering
 from gpumlp.backends.cpu.works import NotCompiledError, Work
 from gpumlp.backends.cuda.source import dtype_of
 from gpumlp.backends.declaration import OPERATIONS, Call
+from gpumlp.backends.feed import HostFeed
 from gpumlp.backends.numpy.backend import NumpyBackend
 from gpumlp.backends.numpy.blas import Blas, numpy_blas
 from gpumlp.errors import DeviceError
@@ -110,6 +112,9 @@ class CpuBackend(NumpyBackend):
         self, run: Callable[[int], None], roots: Sequence[Array]
     ) -> Callable[[Sequence[Array]], Callable[[int], None]] | None:
         return run.movable(roots) if isinstance(run, Program) else None
+
+    def feed(self, source: Array, rows: int, dtype: npt.DTypeLike) -> HostFeed:
+        return HostFeed(source, self._threads, self._library.read_rows)
 
     def run(self, name: str, *arguments: Any) -> None:
         """Do one operation now."""

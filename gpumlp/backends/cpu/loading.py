@@ -28,6 +28,7 @@ class Library:
 
     Attributes:
         instruction_set: its name, such as "avx2".
+        run, read_rows: `gpumlp_run` and `gpumlp_read_rows` of kernels/cpu/program.cpp.
     """
 
     def __init__(self, path: Path, instruction_set: str) -> None:
@@ -39,6 +40,9 @@ class Library:
         self.run.restype = None
         number, pointer = ctypes.c_int64, ctypes.c_void_p
         self.run.argtypes = [pointer, number, number, pointer, pointer, number, pointer]
+        self.read_rows = self._library.gpumlp_read_rows
+        self.read_rows.restype = number
+        self.read_rows.argtypes = [ctypes.c_int, number, number, pointer, number, pointer]
 
     def address(self, name: str) -> int:
         """The address of a function."""
