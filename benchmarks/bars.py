@@ -10,8 +10,17 @@ from pathlib import Path
 from typing import Any
 
 # the parts of kernels' tests, and the stages that run tests and sanitizers
-KERNELS = ("activation", "loss", "theta", "gather", "cast", "empty")
-TESTS = ("smoke", "tests-step", "tests-rest", *(f"tests-{part}" for part in KERNELS))
+KERNELS = (  # the files of tests/kernels/ that launch kernels
+    "activation", "loss", "theta", "split_theta", "gather", "cast", "stages", "columns",
+    "embedding", "empty",
+)  # fmt: skip
+TESTS = (
+    "smoke",
+    "tests-step",
+    "tests-rest",
+    "tests-distributed",
+    *(f"tests-{part}" for part in KERNELS),
+)
 SANITIZED = tuple(
     f"{tool}-{part}" for tool in ("memcheck", "racecheck") for part in KERNELS if part != "cast"
 )

@@ -66,12 +66,13 @@ def stages(out: Path) -> list[Stage]:
         bench(out, "bench-first-step", "wide", 2, FLOOR, m=1024),
         kernels(out, "other-kernels", "not (update or activation)", MB=512),
         on_gpu("rest", "torch", "streaming", "ensembles"),
+        on_gpu("distributed", "distributed"),
         Stage(
             "ensembles",
             [PYTHON, "-m", "benchmarks.ensembles", "--gpu", "--save", f"{out / 'ensembles'}.json"],
             LIMIT,
         ),
-        *(on_gpu(part, "kernels", f"-k={part}") for part in KERNELS),
+        *(on_gpu(part, f"kernels.py::test_kernels[{part}]") for part in KERNELS),
         *(sanitizer(*each.split("-"), [each.split("-")[1]], "float32") for each in SANITIZED),
         printed("accuracy", "half_precision"),
         # suspicions: tuning with a cold cache misleads small networks; the update is slower in
@@ -86,8 +87,8 @@ def stages(out: Path) -> list[Stage]:
 
 
 def on_gpu(name: str, *words: str) -> Stage:
-    """Files of tests/gpu, and options of pytest."""
-    paths = [word if word.startswith("-k") else f"tests/gpu/test_{word}.py" for word in words]
+    """Files of tests/gpu, or one test of a file."""
+    paths = [f"tests/gpu/test_{word}" + ".py" * ("::" not in word) for word in words]
     return Stage(f"tests-{name}", [*PYTEST, *paths], LIMIT)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from gpumlp.bench.timing import Timing, machine
+from gpumlp.bench.timing import Timing, gpu, machine
 from gpumlp.cli.output import print_table
 
 RESULTS = Path(__file__).parent / "results"
@@ -54,5 +54,7 @@ def write(name: str, results: Mapping[str, Any], path: Path | None = None) -> No
     """
     if path is not None or "--write" in sys.argv[1:]:
         path = path or RESULTS / f"{name}.json"
-        path.write_text(json.dumps({"machine": machine(), **results}, indent=1) + "\n")
+        device = {"gpu": found} if (found := gpu()) else {}
+        about = {"machine": machine(), **device}
+        path.write_text(json.dumps({**about, **results}, indent=1) + "\n")
         print(f"written: {path}")

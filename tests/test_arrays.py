@@ -266,6 +266,14 @@ def test_what_the_stream_of_the_caller_still_computes_is_waited_for():
     assert_same(gpu.cost(computed(X), computed(LABELS)), net.cost(X, LABELS), 1e-12)
     got, want = (gpumlp.Ensemble.of([each]).cost_and_prediction for each in (gpu, net))
     assert_same(got(computed(X), computed(LABELS))[0], want(X, LABELS)[0], 1e-12)
+    trainers = [gpumlp.Trainer(each, batch_size=2, lr=0.01) for each in (net, gpu)]
+    given = X, LABELS, np.arange(1.0, 5.0)
+    fits = [
+        trainer.fit(*each[:2], 2, sample_weight=each[2], validation=each, progress=False)
+        for trainer, each in zip(trainers, (given, [*map(computed, given)]), strict=True)
+    ]
+    for name in ("cost", "val_cost"):
+        assert_same(fits[1][name], fits[0][name], 1e-9)
 
 
 def test_the_cuda_backend_accepts_host_arrays():

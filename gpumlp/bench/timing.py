@@ -17,7 +17,8 @@ from gpumlp.io.threads import blas_name, cores
 
 VERSIONS = (
     "gpumlp", "numpy", "torch", "triton", "jax", "jaxlib", "optax", "scikit-learn", "cupy-cuda12x",
-    "cupy-cuda13x", "nvmath-python", "nvidia-cublas", "nvidia-cublas-cu12",
+    "cupy-cuda13x", "nvmath-python", "nvidia-cublas", "nvidia-cublas-cu12", "nvidia-cuda-nvrtc",
+    "nvidia-cuda-nvrtc-cu12",
 )  # fmt: skip
 
 

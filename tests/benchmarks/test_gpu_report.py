@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import bars, gpu_report
+from benchmarks import bars, gpu_report, output
 from benchmarks.stages import Stage, kept, kernel_table, run_all, run_one, summary
 from tests.support.cli_cases import run
 
@@ -168,12 +168,38 @@ def test_stages_are_short_and_the_decisive_ones_come_first(tmp_path):
     assert {*bars.TESTS, *bars.SANITIZED} <= set(names)
 
 
+def test_results_name_the_gpu_and_its_driver(tmp_path, monkeypatch):
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 'NVIDIA H200, 580.65.06, 143771 MiB, 1980 MHz, 700.00 W'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    output.write("any", {"a": 1}, tmp_path / "any.json")
+    written = json.loads((tmp_path / "any.json").read_text())
+    assert (written["gpu"]["name"], written["gpu"]["driver_version"]) == (
+        "NVIDIA H200",
+        "580.65.06",
+    )
+    assert (written["a"], "versions" in written["machine"]) == (1, True)
+
+
+def test_stages_have_all_tests_of_the_gpu_and_of_kernels(tmp_path):
+    words = [word for stage in gpu_report.stages(tmp_path) for word in stage.command]
+    for path in (ROOT / "tests" / "gpu").glob("test_*.py"):
+        assert any(word.startswith(f"tests/gpu/{path.name}") for word in words)
+    launching = {
+        path.stem.removeprefix("test_")
+        for path in (ROOT / "tests" / "kernels").glob("test_*.py")
+        if "harness.compiled import kernel" in path.read_text()
+    }
+    assert launching - {*bars.KERNELS} == {"large"}  # runs only some blocks, which a GPU cannot
+
+
 def test_commands_of_the_stages_have_existing_files_and_options(tmp_path, monkeypatch):
     """The part of the commands that a machine without a GPU can check."""
     stages = {stage.name: stage for stage in gpu_report.stages(tmp_path)}
     for stage in stages.values():
         files = [word for word in stage.command if word.startswith(("tests/", "benchmarks/"))]
-        assert all((ROOT / word).exists() for word in files)
+        assert all((ROOT / word.partition("::")[0]).exists() for word in files)
         modules = [word for word in stage.command if word.startswith("benchmarks.")]
         assert all(find_spec(word) for word in modules)
     words = list(stages["memcheck-update"].command)

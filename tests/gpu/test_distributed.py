@@ -8,12 +8,22 @@ from functools import partial
 import numpy as np
 import pytest
 
+import gpumlp
 from gpumlp.backends import get_backend
+from gpumlp.backends.cuda import nccl
 from gpumlp.backends.declaration import Call
 from gpumlp.distributed.world import ALONE
 from tests.support.launching import under_mpi
 
 WORKER = "tests/support/training_worker.py"
+
+
+@pytest.fixture(autouse=True)
+def _with_nccl() -> None:
+    try:
+        nccl.library()
+    except gpumlp.DeviceError as error:
+        pytest.skip(str(error))
 
 
 def test_messages_of_one_rank_in_a_recorded_step() -> None:

@@ -9,16 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.bars import KERNELS
+
 TESTS = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize(
-    "part",
-    [
-        "activation", "loss", "theta", "split_theta", "gather", "cast", "stages", "empty",
-        "columns", "embedding",
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("part", KERNELS)
 def test_kernels(part: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:benchmark", "-p", "no:xdist",

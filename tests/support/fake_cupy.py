@@ -151,7 +151,7 @@ class FakeModule:
         if "no such text" in code:
             raise CompileException("error: no such text")
         if "no headers" in code:
-            raise RuntimeError("Failed to auto-detect CUDA root directory. Please specify")
+            raise RuntimeError("Failed to find CUDA headers. Please install CUDA toolkit headers")
         assert code.startswith(("typedef", "#include"))
         assert code.isascii()
         FakeCupy.compiled.append((code, options))

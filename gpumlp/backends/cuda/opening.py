@@ -98,7 +98,8 @@ def _check_driver(cupy: Any) -> None:
         reason = first_line(error)
     if runtime.driverGetVersion() == 0:
         raise DeviceError(f"no NVIDIA driver is installed: install one, {OR_NUMPY}")
+    places = "look at nvidia-smi and CUDA_VISIBLE_DEVICES"
+    advice = INSTALL if "InsufficientDriver" in reason else places
     raise DeviceError(
-        f"the NVIDIA driver offers no GPU ({reason}): look at nvidia-smi and CUDA_VISIBLE_DEVICES, "
-        f"update the driver, {OR_NUMPY}"
+        f"the NVIDIA driver offers no GPU ({reason}): {advice}, update the driver, {OR_NUMPY}"
     )

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from gpumlp.errors import DeviceError
 from gpumlp.functions import Optimizer
 from gpumlp.io.paths import cache_folder
 from gpumlp.storage import atomic_write
@@ -211,11 +212,15 @@ def flattened(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     """Arguments as cuTile's calling convention has them: an array's address, shape and strides.
 
     cuTile launches blocks of (1, 1, 1), since the code knows how many threads a block has.
+
+    DeviceError: an array has so many entries that 32 bits do not count them.
     """
     flat: list[Any] = []
     for each in arguments:
         flat.append(each)
         if getattr(each, "ndim", 0):
-            strides = (stride // each.itemsize for stride in each.strides)
-            flat += map(np.int32, (*each.shape, *strides))
+            numbers = *each.shape, *(stride // each.itemsize for stride in each.strides)
+            if max(numbers) > np.iinfo(np.int32).max:
+                raise DeviceError("θ has too many entries for the optimizer's step in a product")
+            flat += map(np.int32, numbers)
     return tuple(flat)

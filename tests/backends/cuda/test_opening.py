@@ -86,7 +86,7 @@ def test_old_driver(monkeypatch):
     cupy = fake_cupy(driver=11000, count_error="cudaErrorInsufficientDriver: too old")
     message = reason(monkeypatch, cupy)
     assert "cudaErrorInsufficientDriver" in message
-    assert "update the driver" in message
+    assert '"gpumlp[cuda12]" for a driver older than 580), update the driver' in message
 
 
 @pytest.mark.parametrize("how", [{"devices": 0}, {"count_error": "cudaErrorNoDevice: none"}])

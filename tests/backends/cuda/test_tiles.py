@@ -163,6 +163,13 @@ def test_gpu_of_another_kind_has_no_code():
     assert tiles.machine_code(source, "9.0")[:4] == b"\x7fELF"
 
 
+def test_more_entries_than_32_bits_count_are_a_device_error():
+    """Two slots of a network of 2³¹ parameters; tuning then leaves this way out."""
+    slots = np.lib.stride_tricks.as_strided(np.zeros(1, "f4"), (2, 8, 8), (4 << 31, 32, 4))
+    with pytest.raises(gpumlp.DeviceError, match="too many entries"):
+        tiles.flattened((slots,))
+
+
 def test_arrays_are_flattened_as_the_calling_convention_says():
     a = np.zeros((3, 5, 8), np.float32)[:, 1:3]
     array, *sizes, number = tiles.flattened((a, np.float32(2)))

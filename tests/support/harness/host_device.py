@@ -127,6 +127,7 @@ class HostDevice(HostCopies):
         self.calls: list[str] = []
         self.variant, self.late_branches, self.asked_for = variant, late_branches, []
         self._recording: list[Callable[[], None]] | None = None
+        self._planned: set[Gemm] = set()
         self._work, copies = (Stream(late in (name, "both")) for name in ("work", "copies"))
         super().__init__(self._work, copies, self._note_call)
 
@@ -287,6 +288,10 @@ class HostDevice(HostCopies):
         gemm = Gemm.of(a, b, out, transpose_a, transpose_b, compute, factors, epilogue)
         if (epilogue is None) != (fallback is None):
             raise KernelError("an epilogue needs a fallback, and a fallback needs an epilogue")
+        if self._recording is None:
+            self._planned.add(gemm)
+        elif gemm not in self._planned:
+            raise KernelError(f"the product {gemm} is new while a step is recorded")
         if fallback is not None and not self.fuses(gemm.epilogue):
             fallback()
             return False

@@ -148,7 +148,7 @@ class HostKernel:
         assert len(self._parsed) == len(self.parameters)
 
     def __call__(
-        self, grid: Sequence[int], block: Sequence[int], args: Sequence[Any], *,
+        self, grid: tuple[int, ...], block: tuple[int, ...], args: Sequence[Any], *,
         order: int = 0, blocks: range = range(0), shared_mem: int = 0,
     ) -> None:  # fmt: skip
         """Run the kernel.
@@ -166,6 +166,8 @@ class HostKernel:
             KernelError: an argument or the launch is wrong for the kernel, or its threads wait for
                 each other forever.
         """
+        if type(grid) is not tuple or type(block) is not tuple:
+            raise KernelError(f"{self.name}: CuPy takes grid and block as tuples")
         if len(args) != len(self.parameters):
             raise KernelError(
                 f"{self.name} has {len(self.parameters)} parameters, got {len(args)} arguments"

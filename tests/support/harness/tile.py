@@ -14,7 +14,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from gpumlp.backends.cuda.tiles import TileSource, loaded
+from gpumlp.backends.cuda.tiles import ALIGNED, TileSource, loaded
 from tests.support.harness.host_module import KernelError
 
 Tile = np.ndarray[Any, Any]
@@ -86,6 +86,10 @@ def kernel(source: TileSource) -> Callable[[int, tuple[Any, ...]], None]:
     def launch(blocks: int, arguments: tuple[Any, ...]) -> None:
         arrays = [each for each in arguments if np.ndim(each)]
         numbers = tuple(each for each in arguments if not np.ndim(each))
+        for a in arrays:  # the constraints of `tiles.compiled`
+            *outer, last = (stride // a.itemsize for stride in a.strides)
+            if a.ctypes.data % 16 or last != 1 or any(stride % ALIGNED for stride in outer):
+                raise KernelError(f"an array of {a.shape} at {a.ctypes.data}, strides {a.strides}")
         for block in reversed(range(blocks)):
             loaded(source, module(block))(*arrays, numbers)
 
