@@ -36,6 +36,10 @@ NAMED = "|".join(f"(?P<m{i}>{names})" for i, names in enumerate(MONTHS))
 MONTH = re.compile(rf"[\s.,/_-]*{WORD.format(NAMED)}\.?[\s,/_-]*", re.IGNORECASE)
 DAY = re.compile(rf"[\s,(]*{WORD.format(DAYS)}[.)]*,?\s*", re.IGNORECASE)
 DATED = re.compile(r"\d{4}(?!\d)|\d[./-]\d+[./-]")  # more than a time
+NAME = re.compile("|".join(ENGLISH), re.IGNORECASE)
+HALF_DAY = re.compile(  # a clock of 12 hours
+    r"(?<!\d)(1[0-2]|0?[1-9])((?::\d\d)*(?:\.\d+)?)\s*([ap])m(?![^\W\d_])", re.IGNORECASE
+)
 CHANGES: Changes = [
     (re.compile(pattern, re.IGNORECASE), new)
     for pattern, new in (
@@ -101,6 +105,24 @@ def regular(text: str) -> str:
     for pattern, new in _changes(text.translate(ONES)):
         text = pattern.sub(new, text)
     return text
+
+
+def numbered(text: str, pattern: str) -> tuple[str, str]:
+    """A text and a pattern of `strptime` with numbers for "Dec" and "PM".
+
+    `strptime` expects the names of the process's locale, which a window system may have set.
+    """
+    if "%b" in pattern:
+        pattern = pattern.replace("%b", "/%m/")
+        found = NAME.search(text)
+        number = f"/{ENGLISH.index(found[0].title()) + 1:02}/" if found else ""
+        text = NAME.sub(number, text, count=1) if found else ""
+    if "%I" in pattern and "%p" in pattern:
+        pattern = re.sub(r"\s*%p", "", pattern.replace("%I", "%H"))
+        found = HALF_DAY.search(text)
+        hour = int(found[1]) % 12 + 12 * (found[3] in "pP") if found else 0
+        text = HALF_DAY.sub(rf"{hour:02}\2", text, count=1) if found else ""
+    return text, pattern
 
 
 @lru_cache(4096)

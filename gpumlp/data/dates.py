@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpumlp.data.date_parts import DAY
-from gpumlp.data.date_texts import are_days, regular
+from gpumlp.data.date_texts import are_days, numbered, regular
 from gpumlp.data.numbers import NULLS
 from gpumlp.data.usual_texts import Found, others, usual_dates
 from gpumlp.io.types import HostArray
@@ -55,7 +55,8 @@ class DateFormat(NamedTuple):
 
     def __str__(self) -> str:
         """An example of a date in this format."""
-        return datetime(2024, 12, 31, 15, 30).strftime(self.pattern).replace("Q12", "Q4")
+        pattern = self.pattern.replace("%b", "Dec").replace("%p", "PM")
+        return datetime(2024, 12, 31, 15, 30).strftime(pattern).replace("Q12", "Q4")
 
     @property
     def lasting(self) -> bool:
@@ -77,8 +78,7 @@ class DateFormat(NamedTuple):
             return None
         if not re.search("%[yYG]", self.pattern):  # a time alone
             moment = moment.replace(year=1970)
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        return moment.timestamp() / DAY
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() / DAY
 
     def usual(self, texts: Sequence[str]) -> Found:
         """The values of the texts that are written as most are, and which these are."""
@@ -89,9 +89,10 @@ class DateFormat(NamedTuple):
             text = text.zfill(self.digits)
         if "Q%m" in self.pattern:
             text = QUARTER.sub(lambda found: f"Q{3 * int(found[1]) - 2:02}", text)
-        week = self.pattern.endswith("%V")
+        found, pattern = numbered(text, self.pattern)
+        week = " %u" * pattern.endswith("%V")
         with contextlib.suppress(ValueError):
-            return datetime.strptime(f"{text} 1" if week else text, self.pattern + " %u" * week)
+            return datetime.strptime(f"{found} 1" if week else found, pattern + week)
         with contextlib.suppress(ValueError):
             return datetime.fromisoformat(text) if self == ISO and TIME.fullmatch(text) else None
         return None

@@ -134,12 +134,12 @@ def rows_of(a: HostArray, compiled: Reader | None = None) -> HostArray | FileRow
 def _is_mapped(file: IO[bytes], address: int) -> bool:
     """Whether this file is mapped at the address, according to Linux."""
     found = os.fstat(file.fileno())
-    with contextlib.suppress(OSError), Path("/proc/self/maps").open() as maps:
+    with contextlib.suppress(OSError), Path("/proc/self/maps").open("rb") as maps:
         for line in maps:
             span, _, _, device, inode = line.split(maxsplit=5)[:5]
-            low, high = (int(end, 16) for end in span.split("-"))
+            low, high = (int(end, 16) for end in span.split(b"-"))
             if low <= address < high:
-                number = os.makedev(*(int(part, 16) for part in device.split(":")))
+                number = os.makedev(*(int(part, 16) for part in device.split(b":")))
                 return (number, int(inode)) == (found.st_dev, found.st_ino)
     return False
 

@@ -302,6 +302,29 @@ def test_a_month_is_its_first_day() -> None:
     assert DateFormat("%b %Y").value("Mar 1970") == 59
 
 
+@pytest.mark.parametrize(
+    ("pattern", "text", "days"),
+    [
+        ("%d %b %Y", "1 Dec 1970", 334), ("%Y %b", "1970 DEC", 334), ("%d%b%Y", "1feb1970", 31),
+        ("%d %b %Y", "1 12 1970", None), ("%d %b %Y %I:%M %p", "2 Jan 1970 12:00 pm", 1.5),
+        ("%I %p", "11 PM", 23 / 24), ("%I:%M %p", "12:30 am", 1 / 48),
+        ("%I:%M %p", "13:00 pm", None), ("%I:%M %p", "11:00", None),
+    ],
+)  # fmt: skip
+def test_names_are_english_in_every_locale(pattern, text, days, monkeypatch) -> None:
+    """A program may set the process's locale, in which `strptime` expects them."""
+
+    class Numbers(dt.datetime):
+        @classmethod
+        def strptime(cls, text, pattern):
+            assert not re.search("%[abpABcxX]", pattern)
+            return dt.datetime.strptime(text, pattern)
+
+    monkeypatch.setattr("gpumlp.data.dates.datetime", Numbers)
+    assert DateFormat(pattern).value(text) == days
+    assert str(DateFormat("%d %b %Y %I %p")) == "31 Dec 2024 03 PM"
+
+
 def test_parts_are_those_of_the_calendar() -> None:
     start = dt.datetime(1899, 12, 1, tzinfo=dt.UTC)
     moments = [start + dt.timedelta(days=13 * i, hours=5 * i, minutes=7 * i) for i in range(9000)]

@@ -168,6 +168,14 @@ class TestRows:
         assert rows_of(a) is a
 
     @on_linux
+    def test_of_a_file_whose_name_is_no_text(self, path: Path) -> None:
+        a = np.load(path.rename(path.with_name(os.fsdecode(b"\xff.npy"))), mmap_mode="r")
+        rows, out = rows_of(a), np.empty((1, 40), np.float32)
+        assert isinstance(rows, FileRows)
+        rows.read(np.array([4999]), out)
+        np.testing.assert_array_equal(out, VALUES[[4999]])
+
+    @on_linux
     @pytest.mark.parametrize("compiled", [None, READ_ROWS], ids=["Python", "compiled"])
     def test_of_a_truncated_file_raise(self, path: Path, compiled: Any) -> None:
         rows = rows_of(np.load(path, mmap_mode="r"), compiled)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tracemalloc
 from typing import Any
 
@@ -32,6 +33,8 @@ def assert_planned(net: MLP, x: Any, labels: Any, least: int) -> None:
 
     But for 256 bytes per array, which align it, and the memory of Python itself.
     """
+    # threads, modules, and what is kept of a training, whatever tests ran before
+    Trainer(copy.deepcopy(net), batch_size=600).fit(x, labels, 1, progress=False)
     tracemalloc.start()
     try:
         trainer = Trainer(net, batch_size=600)

@@ -118,8 +118,10 @@ def test_plan_of_the_numpy_backend(name: str, precision: str) -> None:
     asked = {k: np.tile(v, (10, 1)) if k == "x" else v for k, v in asked.items()}
     asked |= {k: np.tile(v, 10) for k, v in asked.items() if k in ("y", "sample_weight")}
     net = network(precision=precision, **net_settings)
-    gpumlp.Trainer(network(hidden=(500,))).fit(X, LABELS, 1, progress=False)  # threads, modules
     settings["batch_size"] = 600
+    # threads, modules, and what is kept of a training, whatever tests ran before
+    other = network(precision=precision, **net_settings)
+    gpumlp.Trainer(other, **settings).fit(**asked, epochs=1, progress=False)
     tracemalloc.start()
     try:
         trainer = gpumlp.Trainer(net, **settings)

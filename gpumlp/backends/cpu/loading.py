@@ -121,7 +121,7 @@ def _compile(compiler: str, flags: list[str], text: str, library: Path) -> None:
     """Write the library, as a whole or not at all."""
     with tempfile.TemporaryDirectory(dir=library.parent) as folder:
         path, made = Path(folder) / "entry.cpp", Path(folder) / library.name
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
         command = [compiler, *flags, "-shared", f"-I{source.headers()}", str(path), "-o", str(made)]
-        subprocess.run(command, check=True, capture_output=True, text=True)
+        subprocess.run(command, check=True, capture_output=True, encoding="utf-8", errors="replace")
         made.replace(library)

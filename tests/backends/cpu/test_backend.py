@@ -6,9 +6,11 @@ import copy
 import itertools
 import os
 import pickle
+import subprocess
 import sys
 import threading
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -285,6 +287,20 @@ def test_own_entry_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading, "_compile", lambda *_: pytest.fail("compiled again"))
     loading._compiled.cache_clear()
     np.testing.assert_array_equal(trained(network(f=swish)).net.theta.flat, got)
+
+
+def test_own_entry_is_written_in_utf_8_whatever_the_locale(tmp_path: Path) -> None:
+    """A compiler that copies the source shows it."""
+    compiler, copied = tmp_path / "c++", tmp_path / "copied"
+    compiler.write_text('#!/bin/sh\nwhile [ $# -gt 3 ]; do shift; done\ncp "$1" "$3"\n')
+    compiler.chmod(0o700)
+    code = (
+        "import sys, pathlib; from gpumlp.backends.cpu import loading; "
+        "loading._compile(sys.argv[1], [], '\\u03b8', pathlib.Path(sys.argv[2]))"
+    )
+    environment = os.environ | {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    subprocess.run([sys.executable, "-c", code, compiler, copied], check=True, env=environment)
+    assert copied.read_text(encoding="utf-8") == "θ"
 
 
 @pytest.mark.parametrize("how", ["no compiler", "no expression", "an expression that is wrong"])
