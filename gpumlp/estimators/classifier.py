@@ -153,9 +153,10 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         if classes is None and not begun:
             raise ValueError("classes must be passed to the first call of partial_fit: all of them")
         if classes is not None:
-            if isinstance(classes, (Set, str)):
-                raise TypeError(f"classes must be a list of all classes, got {classes!r}")
-            inputs.check_labels(classes := inputs.host(classes, "classes"), "classes")
+            given, classes = classes, inputs.host(classes, "classes")
+            if isinstance(given, (Set, str)) or np.ndim(classes) != 1 or not len(classes):
+                raise TypeError(f"classes must be a list of all classes, got {given!r}")
+            inputs.check_labels(classes, "classes")
         unique = None if classes is None else np.unique(classes)
         if begun and unique is not None and list(unique) != list(self.classes_):
             raise ValueError(

@@ -141,7 +141,7 @@ def test_sparse_values_equal_dense_values():
     np.testing.assert_array_equal(dense, sparse)
 
 
-@pytest.mark.parametrize("classes", [{"up", "down"}, "up"])
+@pytest.mark.parametrize("classes", [{"up", "down"}, "up", [], [["up", "down"]]])
 def test_classes_that_are_no_list_raise(classes):
     with pytest.raises(TypeError, match="classes must be a list of all classes, got "):
         MLPClassifier(**SMALL).partial_fit(X, LABELS, classes=classes)
