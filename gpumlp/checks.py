@@ -116,7 +116,10 @@ def shaped_targets(
     names = f" (encode class names as 0 … {n - 1})" if loss.target == "class" else ""
     y = real_array(backend, y, name, f"pass numbers{names}")
     if len(y.shape) == 0 or len(y) != m:
-        raise ValueError(f"{name} has shape {y.shape} but x has {m} rows; pass one target per row")
+        x = f"x{name[1:]}"
+        raise ValueError(
+            f"{name} has shape {y.shape} but {x} has {m} rows; pass one target per row"
+        )
     if loss.target == "class" and y.ndim == 1:
         return y
     if y.ndim == 1 and n == 1:

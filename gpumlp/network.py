@@ -89,7 +89,7 @@ class MLP(Structure):
         """
         if samples is None:
             return as_kind_of(self._linked(self._outputs(x)), x)
-        samples = checks.positive_int(samples, "samples")
+        samples = checks.positive_int(samples, "samples", most=1_000_000)
         if not any(block.dropout for block in self.blocks):
             raise ValueError(
                 "samples differ only with dropout, which this network has not; build it with "

@@ -322,6 +322,7 @@ def test_samples_of_predictions(backend: str, monkeypatch: pytest.MonkeyPatch) -
     chunks = net.predict(np.repeat(x[:1], 4, axis=0), samples=20)
     assert not np.array_equal(chunks[:, 0], chunks[:, 2])
     refusal(ValueError, lambda: network(dropout=0.0).predict(X, samples=3), "dropout=0.1")
+    refusal(ValueError, lambda: net.predict(x, samples=10**9), "samples must be at most 1,000,000")
 
 
 # ---- files, copies, arguments --------------------------------------------------------------------

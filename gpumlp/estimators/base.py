@@ -102,6 +102,15 @@ class BaseMLP(CallbackSupportMixin, settings.Named, ABC):  # type: ignore[misc]
         """
         return as_kind_of(self._decide(several.mean(self._each_predicted(X))), X)
 
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the accuracy of `predict` for X and y, of labels that of whole rows; or R².
+
+        sample_weight: (m,), 0 or more, or None.  ValueError: as in `predict`, or y does not fit.
+        """
+        weights = None if sample_weight is None else inputs.host(sample_weight, "sample_weight")
+        predicted = inputs.host(self.predict(X), "X")
+        return float(self._usual_score(inputs.host(y, "y"), predicted, sample_weight=weights))
+
     @property
     def coefs_(self) -> list[HostArray]:
         """The weights of each layer, (n_in, n_out) as in scikit-learn: copies on the host.
@@ -212,8 +221,9 @@ class BaseMLP(CallbackSupportMixin, settings.Named, ABC):  # type: ignore[misc]
         """Return the training data, and the validation data: the user's, or a share of `data`."""
         X, y, sample_weight = validation
         if X is not None and y is not None:
-            X, y = inputs.supervised(self, X, y, backend, reset=False)
-            return data, self._fit_data(X, y, sample_weight, backend)
+            with inputs.of_validation():
+                X, y = inputs.supervised(self, X, y, backend, reset=False)
+                return data, self._fit_data(X, y, sample_weight, backend)
         if any(part is not None for part in validation):
             raise ValueError("X_val and y_val belong together; pass both, or none")
         if not self.early_stopping:

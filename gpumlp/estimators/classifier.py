@@ -133,6 +133,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     class_weight: Mapping[Any, float] | str | None = None
 
     _usual_score = staticmethod(accuracy)
+    score = BaseMLP.score
 
     @available_if(has_partial_fit)  # type: ignore[untyped-decorator]
     def partial_fit(
@@ -152,9 +153,10 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         if classes is None and not begun:
             raise ValueError("classes must be passed to the first call of partial_fit: all of them")
         if classes is not None:
-            if isinstance(classes, (Set, str)):
-                raise TypeError(f"classes must be a list of all classes, got {classes!r}")
-            inputs.check_labels(classes := inputs.host(classes, "classes"), "classes")
+            given, classes = classes, inputs.host(classes, "classes")
+            if isinstance(given, (Set, str)) or np.ndim(classes) != 1 or not len(classes):
+                raise TypeError(f"classes must be a list of all classes, got {given!r}")
+            inputs.check_labels(classes, "classes")
         unique = None if classes is None else np.unique(classes)
         if begun and unique is not None and list(unique) != list(self.classes_):
             raise ValueError(
@@ -163,15 +165,6 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
             )
         validation = (X_val, y_val, sample_weight_val)
         return self._fit((X, y, sample_weight), validation, unique, incremental=True)
-
-    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Return the accuracy of `predict` for X (m, n_0) and y; of labels, of whole rows.
-
-        y: (m,) or (m, k); sample_weight: (m,), 0 or more, or None.
-
-        ValueError: as in `predict`, or y does not fit.
-        """
-        return accuracy(y, self.predict(X), sample_weight=sample_weight)
 
     def predict_proba(self, X: Any) -> Any:
         """Return the probabilities of the classes, or of each label, (m, n_classes), like X.

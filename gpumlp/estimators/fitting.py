@@ -155,14 +155,15 @@ def _train_by_minibatches(
 
 def _diverged(e: Any, error: DivergenceError, scales_y: bool) -> DivergenceError:
     """The error of an estimator, which names its parameters."""
-    steps, large = e.solver != "lbfgs", e.alpha > 1 and e.regularizer is None
+    steps = e.solver != "lbfgs" and "before the first update" not in error.what
     causes = [f"learning_rate_init={e.learning_rate_init:g}"] * steps
-    causes += [f"alpha={e.alpha:g}"] * large
+    causes += [f"alpha={e.alpha:g}"] * (e.alpha > 1 and e.regularizer is None)
     given = f", with {' and '.join(causes)}" if causes else ""
     lower = "lower it, " if len(causes) == 1 else "lower one of them, " * bool(causes)
-    clip = "pass clip_norm=1.0, " * (steps and e.clip_norm is None)
+    other = "pass clip_norm=1.0, " * (steps and e.clip_norm is None)
+    other += "fit anew with warm_start=False, " * (not steps and hasattr(e, "net_"))
     return DivergenceError(
-        f"training diverged: {error.what}{given}; {lower}{clip}{'or ' * bool(lower + clip)}scale "
+        f"training diverged: {error.what}{given}; {lower}{other}{'or ' * bool(lower + other)}scale "
         f"X{' and y' * scales_y}, for example with sklearn.preprocessing.StandardScaler",
         error.what,
     )

@@ -6,6 +6,7 @@ import math
 import numbers
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import _check_sample_weight, _check_y, validate_data
 
-from gpumlp.arrays import as_backend_array, check_container, check_times
+from gpumlp.arrays import as_backend_array, check_container, check_times, real_host_array
 from gpumlp.backends import Backend, get_backend
 from gpumlp.data.dataset import listed
 from gpumlp.estimators import codes, frames
@@ -87,6 +88,15 @@ def supervised(e: Any, X: Any, y: Any, backend: Backend, *, reset: bool) -> tupl
     return X, y
 
 
+@contextmanager
+def of_validation() -> Iterator[None]:
+    """Errors in this context name the validation data: scikit-learn's call all data X and y."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"validation data, X_val and y_val: {error}") from error
+
+
 def check_labels(y: Any, name: str) -> None:
     """Raise unless labels that are objects of Python can be sorted, as their classes must be."""
     if str(getattr(y, "dtype", "")) != "object" or y.ndim != 1:
@@ -114,6 +124,8 @@ def features(e: Any, X: Any, backend: Backend, *, reset: bool = False, **targets
         if frames.is_frame(X):
             check_times(X, "X")
         X = as_backend_array(X, backend, "X")
+        if isinstance(X, np.ndarray) and X.dtype.kind in "mM":
+            real_host_array(X, "X", "pass numbers")
         on_device = backend.owns(X) and not isinstance(X, np.ndarray)  # scikit-learn cannot read it
         how = {"reset": reset, "skip_check_array": on_device, "accept_sparse": "csr"}
         checked = validate_data(e, X, **how, **targets)

@@ -51,6 +51,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
     activation: str | Activation | Sequence[str | Activation] = "relu"
 
     _usual_score = staticmethod(r2_score)
+    score = BaseMLP.score
 
     @available_if(has_partial_fit)  # type: ignore[untyped-decorator]
     def partial_fit(

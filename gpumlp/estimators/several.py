@@ -34,8 +34,9 @@ def fit(e: Any, data: UserData, validation: UserData, classes: Any, incremental:
         e.models_, e._asked = _new(e), e.n_models
     X = _placed(e, X)
     if validation[0] is not None and validation[1] is not None:
-        X_val, y_val = inputs.supervised(e, *validation[:2], backend, reset=False)
-        validation = (_placed(e, X_val), y_val, validation[2])
+        with inputs.of_validation():
+            X_val, y_val = inputs.supervised(e, *validation[:2], backend, reset=False)
+            validation = (_placed(e, X_val), y_val, validation[2])
     own = ("n_models", "random_state")
     shared = {k: value for k, value in e.get_params(deep=False).items() if k not in own}
     models: Sequence[Any] = e.models_

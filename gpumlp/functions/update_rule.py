@@ -79,6 +79,19 @@ class Optimizer(Entry):
         rules = self.orthogonal or ()
         return [rule.set(**{key: self.params[key] for key in rule.params}) for rule in rules]
 
+    def squares(self) -> list[str]:
+        """The slots that are never negative: of a negative number there the rule makes NaN."""
+        found = []
+        for name in self.slots:
+            theta, g = np.zeros(1), np.zeros(1)
+            slots = {each: np.full(1, -1.0 if each == name else 0.0) for each in self.slots}
+            with np.errstate(invalid="ignore"):
+                self.rule(
+                    theta, g, lr=1.0, **slots, **self.scalars(1, **self.params), **self.params
+                )
+            found += [name] * bool(np.isnan(theta[0]))
+        return found
+
     def control(self, lr: float, t: int) -> tuple[float, ...]:
         """Return the numbers of a step in the order of the kernel: lr, the scalars, t."""
         scalars = self.scalars(t, **self.params)

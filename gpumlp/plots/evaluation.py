@@ -41,10 +41,20 @@ def confusion_figure(
         predicted: (m,) the predicted labels.
         classes: the n class names.
         title: the title; the accuracy is added to it.
+
+    Raises:
+        ValueError: y or predicted is not as described.
     """
     from matplotlib.colors import PowerNorm
 
-    n = len(classes)
+    n, y, predicted = len(classes), np.asarray(y), np.asarray(predicted)
+    for named, labels in (("y", y), ("predicted", predicted)):
+        whole = labels.dtype.kind in "iu" and labels.shape == (len(y),) != (0,)
+        if not whole or labels.min() < 0 or labels.max() >= n:
+            raise ValueError(
+                f"{named} must be ({len(y)},) labels from 0 to {n - 1}, the positions in classes; "
+                f"got {labels.dtype} of shape {labels.shape}"
+            )
     counts = np.zeros((n, n), np.int64)
     np.add.at(counts, (y, predicted), 1)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -94,11 +104,17 @@ def residual_figure(y: HostArray, p: HostArray, name: str = "target", title: str
     Each output has a row of two panels.
 
     Args:
-        y: (m, k) the true values. With more than six outputs, the first six are drawn.
-        p: (m, k) the predicted values.
+        y: (m, k) or (m,) the true values. With more than six outputs, the first six are drawn.
+        p: of the same shape, the predicted values.
         name: the name of the target.
         title: the title above all panels.
+
+    Raises:
+        ValueError: y and p are empty, or of different shapes.
     """
+    y, p = (a[:, None] if a.ndim == 1 else a for a in map(np.asarray, (y, p)))
+    if y.shape != p.shape or not y.size:
+        raise ValueError(f"y has shape {y.shape} and p {p.shape}; pass a prediction for each value")
     k = min(y.shape[1], OUTPUTS)
     figure = blank_figure(3.8 * k)
     for j, (fit, rest) in enumerate(figure.subplots(k, 2, squeeze=False)):

@@ -112,6 +112,8 @@ def _places(axes: Any, values: Sequence[Any]) -> tuple[HostArray, bool]:
         return x, False
     different = sorted(set(values)) if numbers else list(dict.fromkeys(values))
     names = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in different]
-    axes.set_xticks(range(len(names)), names, rotation=30 * (sum(map(len, names)) > 24))
+    axes.set_xticks(
+        range(len(names)), names, rotation=30 * (sum(map(len, names)) > 24), parse_math=False
+    )
     axes.set_xlim(-0.5, len(names) - 0.5)
     return np.array([different.index(value) for value in values], float), True

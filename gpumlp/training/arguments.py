@@ -27,6 +27,7 @@ ASSIGNED: dict[str, Callable[[Any], Any]] = {  # what may change between two fit
     "schedule": lambda value: tried(lookup(SCHEDULES, "schedule", value)),
     "seed": partial(checks.positive_int, name="seed", least=0),
     "shuffle": partial(checks.boolean, name="shuffle"),
+    "stop": partial(checks.boolean, name="stop"),
 }
 
 OF_A_FIT = ("batch_size", "seed", "shuffle")  # what a fit reads when it begins

@@ -109,20 +109,23 @@ class Checkpoint:
                     f"{ours.get(name)}; pass what that run had, or resume=False to start anew"
                 )
 
-    def check(self, tensors: Mapping[str, HostArray], views: Mapping[str, Array]) -> None:
+    def check(
+        self, tensors: Mapping[str, HostArray], views: Mapping[str, Array], squares: tuple[str, ...]
+    ) -> None:
         """Raise CheckpointError unless the tensors have the names and shapes of the views.
 
         They must be floating-point numbers, finite but for the optimizer's state, which may have
-        overflowed.
+        overflowed.  squares: how the names of those begin that are 0 or more.
         """
         shapes = {name: view.shape for name, view in views.items()}
         if shapes != {name: tensor.shape for name, tensor in tensors.items()}:
             raise CheckpointError(f"{self.path}: its tensors are not those of this network")
         for name, tensor in tensors.items():
-            wrong = np.isnan if name.startswith("optimizer.") else lambda t: ~np.isfinite(t)
-            if tensor.dtype.kind != "f" or wrong(tensor).any():
+            low = " of 0 or more" * name.startswith(squares)
+            wrong = np.isnan(tensor) if name.startswith("optimizer.") else ~np.isfinite(tensor)
+            if tensor.dtype.kind != "f" or wrong.any() or (low and (tensor < 0).any()):
                 raise CheckpointError(
-                    f"{self.path}: the tensor {name} must be finite numbers, {ADVICE}"
+                    f"{self.path}: the tensor {name} must be finite numbers{low}, {ADVICE}"
                 )
 
 

@@ -17,6 +17,7 @@ from gpumlp.io.types import HostArray
 from gpumlp.loader.batches import Batches, Minibatches
 from gpumlp.training import callbacks as hooks
 from gpumlp.training import together
+from gpumlp.training.arguments import check_recorded
 from gpumlp.training.callbacks import Watch
 from gpumlp.training.checkpoint import Checkpoint
 from gpumlp.training.events import Callback
@@ -247,6 +248,7 @@ class Fit:
     def _row(self) -> dict[str, float]:
         """The epoch's numbers, by column of the history."""
         net, batches = self.trainer.net, self.batches
+        check_recorded(net, self.trainer.omega)  # a callback may have assigned another
         together.complete(self.trainer)
         J = batches.costs()
         # every example counts the same, also in a smaller last minibatch

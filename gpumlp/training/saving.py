@@ -87,7 +87,8 @@ def resume(run: Fit, checkpoint: Checkpoint) -> None:
     best = watch.theta if watch and numbers["best"] is not None else None
     slots = together.whole_slots(trainer)
     views = files.views(trainer, slots, best)
-    checkpoint.check(tensors, views)
+    squares = tuple(f"optimizer.{slot}." for slot in trainer.optimizer.squares())
+    checkpoint.check(tensors, views, squares)
     together.on_first(world, lambda: files.restore_callbacks(
         run.callbacks, state["callbacks"], checkpoint.path
     ))  # fmt: skip

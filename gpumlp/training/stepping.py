@@ -35,7 +35,7 @@ from gpumlp.training.history import History
 from gpumlp.training.remainder import Remainder
 
 # the attributes of `_allocate`
-ALLOCATED = ("slots", "scaling", "average", "_pair", "_recipes", "_step", "_arrays", "_omega")
+ALLOCATED = ("slots", "scaling", "average", "_pair", "_recipes", "_step", "_arrays", "omega")
 
 
 class Stepping(arguments.Arguments):
@@ -85,7 +85,7 @@ class Stepping(arguments.Arguments):
             OutOfMemoryError: nothing stays allocated.
         """
         net, backend = self.net, self.net.backend
-        self._omega = net.regularizer
+        self.omega = net.regularizer
         try:
             self._recipes = recipes(self.step_settings())
             self._step = step = self._recipes.step
@@ -148,7 +148,7 @@ class Stepping(arguments.Arguments):
 
     def batches(self, data: Examples) -> Batches:
         """The minibatches of `data` for `step`; call `Batches.start` before each epoch."""
-        arguments.check_recorded(self.net, self._omega)
+        arguments.check_recorded(self.net, self.omega)
         shapes = data.x.shape, data.y.shape, data.target, data.streamed, data.weights is None
         own = (*shapes, self.batch_size, self.at_a_time)
         recipe = self._recipes.of(own, lambda: self.tables(data))

@@ -620,6 +620,13 @@ def test_diverged_training_raises_and_leaves_no_model():
         FloatingPointError, match=r", with alpha=1e\+300; lower it, or scale X and y"
     ):
         e.set_params(solver="lbfgs", alpha=1e300, precision="float32").fit(X, VALUES)
+    e = MLPRegressor(**SMALL)
+    with pytest.raises(FloatingPointError, match="before the first update; scale X and y"):
+        e.fit(1e200 * X, VALUES)
+    e.fit(X, VALUES)
+    for given in (1e200 * X, X):
+        with pytest.raises(FloatingPointError, match="update; fit anew with warm_start=False, or"):
+            e.partial_fit(given, VALUES)
 
 
 @pytest.mark.parametrize("size", [50, 200])

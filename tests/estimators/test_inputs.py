@@ -111,7 +111,17 @@ def test_masked_values_raise():
         MLPClassifier(**SMALL).fit(masked, LABELS)
     with pytest.raises(ValueError, match="y has masked values"):
         MLPRegressor(**SMALL).fit(X, np.ma.masked_less(VALUES, 0))
-    MLPClassifier(**SMALL).fit(masked.filled(0), LABELS)
+    e = MLPClassifier(**SMALL).fit(masked.filled(0), LABELS)
+    with pytest.raises(ValueError, match="sample_weight has masked values"):
+        e.score(X, LABELS, np.ma.masked_less(X[:, 0], 0))
+    with pytest.raises(ValueError, match="y has masked values"):
+        MLPRegressor(**SMALL).fit(X, VALUES).score(X, np.ma.masked_less(VALUES, 0))
+
+
+def test_dates_to_predict_from_raise():
+    e, times = MLPRegressor(**SMALL).fit(X, VALUES), np.zeros(X.shape, "m8[D]")
+    with pytest.raises(TypeError, match="X has dtype timedelta64.*e.g. seconds: X / "):
+        e.predict(times)
 
 
 def test_sparse_labels_equal_dense_labels():
@@ -131,7 +141,7 @@ def test_sparse_values_equal_dense_values():
     np.testing.assert_array_equal(dense, sparse)
 
 
-@pytest.mark.parametrize("classes", [{"up", "down"}, "up"])
+@pytest.mark.parametrize("classes", [{"up", "down"}, "up", [], [["up", "down"]]])
 def test_classes_that_are_no_list_raise(classes):
     with pytest.raises(TypeError, match="classes must be a list of all classes, got "):
         MLPClassifier(**SMALL).partial_fit(X, LABELS, classes=classes)
@@ -318,8 +328,10 @@ def test_regression_with_unsuitable_loss_raises():
 def test_incomplete_validation_data_raises():
     with pytest.raises(ValueError, match="X_val and y_val belong together"):
         MLPRegressor(**SMALL).fit(X, VALUES, X_val=X)
-    with pytest.raises(ValueError, match="3 features"):
+    with pytest.raises(ValueError, match="validation data, X_val and y_val: .* 3 features"):
         MLPRegressor(**SMALL).fit(X, VALUES, X_val=X[:, :3], y_val=VALUES)
+    with pytest.raises(ValueError, match="validation data, X_val and y_val: Found .* samples"):
+        MLPRegressor(**SMALL, n_models=2).fit(X, VALUES, X_val=X, y_val=VALUES[1:])
 
 
 def test_classes_of_the_validation_data_alone_raise_and_can_be_left_out():

@@ -84,6 +84,18 @@ def test_numbers_of_many_digits_do_not_overlap(rng):
         assert all(right < left for (_, right), (left, _) in itertools.pairwise(ends))
 
 
+def test_wrong_shapes_and_labels_raise():
+    y = np.arange(9) % 3
+    for bad in (y - 1, y[:-1], y / 2, y[:, None]):
+        with pytest.raises(ValueError, match=r"predicted must be \(9,\) labels from 0 to 2"):
+            confusion_figure(y, bad, list("abc"))
+    with pytest.raises(ValueError, match=r"y must be \(9,\) labels from 0 to 1"):
+        confusion_figure(y, y, ["a", "b"])
+    assert len(residual_figure(y, y + 0.5).axes) == 2
+    with pytest.raises(ValueError, match=r"y has shape \(9, 1\) and p \(8, 1\)"):
+        residual_figure(y, y[1:])
+
+
 def test_each_output_has_its_own_row(rng):
     y = rng.normal(size=(30, 9))
     axes = residual_figure(y, y + 1, "y").axes

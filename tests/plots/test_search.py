@@ -19,10 +19,12 @@ def lines(axes):
 
 
 def test_a_panel_shows_each_candidate_its_spread_and_the_best(tmp_path):
-    tried = {"lr": [0.01, 0.1, 0.01, 0.1], "hidden": ["8", "8", "8x8", "8x8"]}
+    tried = {"lr": [0.01, 0.1, 0.01, 0.1], "hidden": ["8", "8", "8x8", "8x8"], "$": ["$x_$"] * 4}
     figure = search_figure(tried, SCORES, metric="accuracy", title="t")
+    names = [text.get_text() for text in figure.axes[2].get_xticklabels()]
+    assert (names, figure.axes[2].get_xticklabels()[0].get_parse_math()) == (["$x_$"], False)
     found = panels(figure)
-    assert list(found) == ["lr", "hidden"]
+    assert list(found) == ["lr", "hidden", "$"]
     for name, x in (("lr", [0, 1, 0]), ("hidden", [0, 0, 1])):
         (points,) = found[name].containers
         assert points.lines[0].get_xdata().tolist() == x

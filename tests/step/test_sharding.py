@@ -1,5 +1,6 @@
 """The program of a step of several processes: when buckets are sent, and what waits for them."""
 
+import numpy as np
 import pytest
 
 import gpumlp
@@ -95,3 +96,17 @@ def test_planned_memory_of_one_process_equals_the_allocated_bytes(settings, coun
     )  # fmt: skip
     asked = {"x": X, "y": LABELS, "validation": (X[:33], LABELS[:33]), "early_stopping": 2}
     check(device, trainer, asked | {"train_metric": True})
+
+
+def test_the_norm_of_a_gradient_does_not_depend_on_the_threads_of_blas():
+    """Processes and members of an ensemble have other numbers of threads than a training alone."""
+    limits = pytest.importorskip("threadpoolctl").threadpool_limits
+    backend, found = gpumlp.get_backend("numpy", "float64"), set()
+    for seed in range(8):
+        g, total = np.random.default_rng(seed).standard_normal(60_000), np.zeros(1)
+        for count in (1, 2, 3):
+            with limits(count):
+                none = gpumlp.REGULARIZERS["none"]
+                backend.square_sum(none, np.zeros_like(g), g, len(g), np.ones(4), total)
+            found.add((seed, total[0]))
+    assert len(found) == 8

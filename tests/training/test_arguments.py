@@ -65,6 +65,7 @@ BAD_FITS = [
     ({"validation": X}, ValueError, r"validation must be \(x_val, y_val\)"),
     ({"validation": (X, Y, WEIGHTS, 1)}, ValueError, r"validation must be \(x_val, y_val\)"),
     ({"validation": (X[:, :2], Y)}, ValueError, "x_val has 2 columns"),
+    ({"validation": (X[:-1], Y)}, ValueError, "but x_val has .* rows"),
     ({"validation": (X, Y[:3])}, ValueError, "y_val has shape"),
     ({"validation": (NAN, Y)}, ValueError, r"x_val\[4, 1\] is nan"),
     ({"validation": (X, Y, WEIGHTS[:3])}, ValueError, "validation: sample_weight has shape"),
@@ -197,6 +198,9 @@ def test_networks_cannot_get_another_regularizer_than_the_recorded_step():
     gpumlp.Trainer(net).fit(X, Y, 1)
     net.regularizer = gpumlp.REGULARIZERS["none"]
     assert trainer.fit(X, Y, 1).stopped == "finished"
+    hook = Hook(step=lambda trainer: setattr(trainer.net, "regularizer", "l2"))
+    with pytest.raises(ValueError, match="make a new Trainer, or assign this one again"):
+        trainer.fit(X, Y, 1, callbacks=[hook])
 
 
 ASSIGNED = [
@@ -210,7 +214,12 @@ ASSIGNED = [
 @pytest.mark.parametrize("ensemble", [False, True])
 @pytest.mark.parametrize(
     ("name", "value", "error", "match"),
-    [*ASSIGNED, ("lr_factor", -1, ValueError, "lr_factor"), ("lr_factor", "a", TypeError, "lr_f")],
+    [
+        *ASSIGNED,
+        ("lr_factor", -1, ValueError, "lr_factor"),
+        ("lr_factor", "a", TypeError, "lr_f"),
+        ("stop", "False", TypeError, "stop must be True or"),
+    ],
 )
 def test_invalid_attributes_raise_as_arguments_do(ensemble, name, value, error, match):
     trainer = gpumlp.Trainer(regression())

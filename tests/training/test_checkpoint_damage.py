@@ -241,3 +241,20 @@ def test_tensors_of_other_values_are_refused(path, files, change, no_waiting_for
         storage.write(path, {**tensors, name: change(tensor)}, metadata)
         with pytest.raises(CheckpointError, match=f"tensor {name} must be finite numbers"):
             run(path, resume=True, epochs=2)
+
+
+@pytest.mark.parametrize(("name", "slot"), [("rmsprop", "s"), ("adam", "v")])
+def test_means_of_squares_are_not_negative(path, name, slot, no_waiting_for_the_disk):
+    settings = {"trainer": {"optimizer": name}, "epochs": 1}
+    run(path, **settings)
+    tensors, metadata = storage.read(path)
+    wrong = {each: -1 - tensor for each, tensor in tensors.items() if f"r.{slot}." in each}
+    storage.write(path, tensors | wrong, metadata)
+    with pytest.raises(CheckpointError, match="must be finite numbers of 0 or more, use"):
+        run(path, resume=True, **settings)
+
+
+def test_a_velocity_may_be_negative():
+    squares = {name: rule.squares() for name, rule in gpumlp.OPTIMIZERS.items()}
+    assert squares["momentum"] == squares["lion"] == squares["sgd"] == []
+    assert squares["adamw"] == squares["muon"] == ["v"]

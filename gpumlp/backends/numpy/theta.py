@@ -144,7 +144,7 @@ def square_sum(
 
     def block(part: slice, strength: float) -> float:
         g = _gradient(regularizer, theta[part], dtheta[part], strength).astype(np.float64)
-        return float(np.dot(g, g))
+        return float(np.square(g, out=g).sum())  # a dot product's bits depend on BLAS's threads
 
     return float(sum(_over_theta(threads, block, theta, split, regularizer)))
 
