@@ -152,7 +152,8 @@ def _explained(
     labels = [quoted(name) for name in names]
     examples = sorted({text for problem in found for text in problem.examples})
     words = [word for column in columns for word in column.words] if kind == "gaps" else []
-    form = found[0].format if len({problem.format for problem in found}) == 1 else PLAIN
+    forms = dict.fromkeys(problem.format for problem in found)
+    form = found[0].format if len(forms) == 1 else PLAIN
     if kind == "many":
         labels = [f"{quoted(c.name)} ({len(c.words):,} different)" for c in columns]
     elif kind == "infinite":
@@ -162,7 +163,7 @@ def _explained(
         "cleared": _filled(files, names, _without(form, examples, words)) if kind == "gaps" else "",
         "option": as_argument(names),
         "embedded": as_argument([f"{name}={EXAMPLE}" for name in names]),
-        "format": _as_written(form),
+        "format": _as_written(*forms),
         "what": "dates" if isinstance(form, DateFormat) else "numbers",
         "texts": listed(map(repr, examples)),
         "types": listed(examples),
@@ -175,8 +176,10 @@ def _explained(
     return f"{what.format(**fields)}: {listed(labels)}: {correction.format(**fields)}"
 
 
-def _as_written(form: Format) -> str:
+def _as_written(form: Format = PLAIN, *others: Format) -> str:
     """Say how numbers or dates are written, with an example."""
+    if others:
+        return f" (written as {listed((form, *others))})"
     if form == PLAIN:
         return ""
     if isinstance(form, DateFormat):
