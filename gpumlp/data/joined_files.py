@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from gpumlp.data.csv_files import GROUPED, SAMPLE, CsvFile
+from gpumlp.data.csv_files import GROUPED, MONTH, SAMPLE, CsvFile
 from gpumlp.data.dataset import listed
 from gpumlp.data.date_texts import are_dotted
 from gpumlp.data.identifiers import INDEX
@@ -107,13 +107,20 @@ class JoinedFiles:
         files = [file for file in self._files if isinstance(file, CsvFile)]
         samples = [file.sample(max(SAMPLE // len(files), LEAST)) for file in files]
         texts: dict[str, Counter[str]] = {}
-        if any(map(GROUPED.search, samples)):
+        if any(GROUPED.search(sample) or MONTH.search(sample) for sample in samples):
             for file, sample in zip(files, samples, strict=True):
                 for name, counts in file.texts(sample).items():
                     texts.setdefault(name, Counter()).update(counts)
-        found = {name: format_of(counts) for name, counts in texts.items()}
-        groups = {name for name, form in found.items() if form and form[0].thousands == "."}
-        return groups | {name for name, counts in texts.items() if are_dotted(counts)}
+        return {
+            name
+            for name, counts in texts.items()
+            if are_dotted(counts)
+            or (
+                GROUPED.search(" ".join(counts).encode())
+                and (form := format_of(counts))
+                and form[0].thousands == "."
+            )
+        }
 
     def rows(self, first: int) -> int:
         """The number of rows, or about so many, given the number in the first piece."""
