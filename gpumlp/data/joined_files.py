@@ -25,12 +25,16 @@ LEAST = 64 << 10  # bytes of each of many files that show how numbers are writte
 class JoinedFiles:
     """The rows of all files as Arrow tables; ValueError if a file has other columns or is damaged.
 
+    Args:
+        files: the files.
+        wanted: the columns that a model takes, which folders above the files may give.
+
     names: the column names, in the order of the first file; those of folders are at the end.
     untyped: whether the types are inferred block by block, as the files have none.
     index_columns: the columns that hold pandas' index.
     """
 
-    def __init__(self, files: Files) -> None:
+    def __init__(self, files: Files, wanted: Collection[str] = ()) -> None:
         self._text = str(files)
         self._files: list[ParquetFile | CsvFile] = []
         self.index_columns: set[str] = set()
@@ -47,7 +51,7 @@ class JoinedFiles:
             names = [name for name in file.names if name not in some]
             _check_columns(files.paths[0], first, path, names)
         self.untyped = self._files[0].kinds is None
-        self._keys = _typed([files.keys(path) for path in files.paths], {*first})
+        self._keys = _typed([files.keys(path, wanted) for path in files.paths], {*first})
         self.names = [*first, *self._keys]
 
     def warn_of_copies(self, files: Files) -> None:
