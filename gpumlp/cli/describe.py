@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,10 +18,12 @@ from gpumlp.cli.leaks import leaks
 from gpumlp.cli.output import print_json, print_table
 from gpumlp.data import Dataset, Preparation, Scratch
 from gpumlp.data.dataset import listed
-from gpumlp.data.fitting import statistics
+from gpumlp.data.fitting import Statistics, statistics
 from gpumlp.data.names import quoted
 from gpumlp.data.numbers import PLAIN
+from gpumlp.io.chunks import chunks
 
+NINES = re.compile("-?9{2,6}")  # of all digits
 MOST_LINES = 100  # of columns; more share lines
 
 
@@ -67,22 +70,46 @@ def _columns(dataset: Dataset, known: Preparation) -> tuple[list[dict[str, Any]]
 
     The second is whether the order of the rows tells the target.
     """
-    missing = statistics(dataset.x).missing.tolist()
+    found = statistics(dataset.x)
     leak, by_order = leaks(dataset)
     others = {*known.others}
+    each = (found.missing.tolist(), leak.tolist(), _marks(dataset, known, found))
     rows = [
-        {
-            "name": name,
-            "becomes": _becomes(known, name, name in others),
-            "missing": gone,
-            "leak": alone,
-        }
-        for name, gone, alone in zip(known.features, missing, leak.tolist(), strict=True)
+        _row(name, _becomes(known, name, name in others), *values)
+        for name, *values in zip(known.features, *each, strict=True)
     ]
     return rows + [
-        {"name": name, "becomes": f"left out: {why or '--drop'}", "missing": 0, "leak": False}
-        for name, why in dataset.left_out.items()
+        _row(name, f"left out: {why or '--drop'}") for name, why in dataset.left_out.items()
     ], by_order
+
+
+def _row(
+    name: str, becomes: str, missing: int = 0, leak: bool = False, mark: float | None = None
+) -> dict[str, Any]:
+    return {"name": name, "becomes": becomes, "missing": missing, "leak": leak, "mark": mark}
+
+
+def _marks(dataset: Dataset, known: Preparation, found: Statistics) -> list[float | None]:
+    """For each column the number such as -999 that may stand for a missing value, or None.
+
+    It is the least or the largest one, and farther from the others than these are from each other.
+    """
+    marks = [
+        next((v for v in ends if NINES.fullmatch(f"{v:g}")), math.nan)
+        if name not in known.categories and name not in known.dates
+        else math.nan
+        for name, *ends in zip(known.features, found.low.tolist(), found.high.tolist(), strict=True)
+    ]
+    places = np.flatnonzero(np.isfinite(marks))
+    values = np.array(marks)[places]
+    low, high = np.full(len(places), np.inf), np.full(len(places), -np.inf)
+    for rows in chunks(dataset.x):
+        part = np.asarray(dataset.x[rows][:, places], np.float64)
+        part[part == values] = np.nan
+        low, high = np.fmin(low, np.fmin.reduce(part)), np.fmax(high, np.fmax.reduce(part))
+    apart = np.maximum(low - values, values - high) > high - low
+    clear = {*places[apart & (low < high)].tolist()}
+    return [mark if j in clear else None for j, mark in enumerate(marks)]
 
 
 def _lines(rows: list[dict[str, Any]]) -> Iterator[tuple[str, str, str, str]]:
@@ -93,15 +120,21 @@ def _lines(rows: list[dict[str, Any]]) -> Iterator[tuple[str, str, str, str]]:
         if len(rows) > MOST_LINES:  # apart from the numbers in it
             what = re.sub(r"(^|of )[\d,]+ categor(y|ies)", r"\1categories", row["becomes"])
             what = re.sub(r"(: it is always) .*", r"\1 the same", what)
-            key = (what, row["missing"] > 0, row["leak"])
+            key = (what, row["missing"] > 0, row["leak"], row["mark"])
         groups.setdefault(key, []).append(row)
     for (becomes, *_), group in groups.items():
         missing = sum(row["missing"] for row in group)
         yield (
             listed(quoted(row["name"]) for row in group), str(becomes),
             f"{missing:,}" if missing else "",
-            "predicts the target alone: a leak?" if group[0]["leak"] else "",
+            _note(group[0]),
         )  # fmt: skip
+
+
+def _note(row: dict[str, Any]) -> str:
+    if row["leak"]:
+        return "predicts the target alone: a leak?"
+    return "" if row["mark"] is None else f"is {row['mark']:g} a missing value?"
 
 
 def _becomes(known: Preparation, name: str, other: bool) -> str:

@@ -100,6 +100,20 @@ def check_outputs(written: Mapping[str, Path | None], read: Mapping[str, Any]) -
             raise ValueError(f"{name} is the same file as {other}; choose another name")
 
 
+def check_apart(name: str, out: Path, data: Sequence[str]) -> None:
+    """Raise ValueError if a table to write would be one of the files of a folder or pattern."""
+    if sources.suffix(out) not in sources.TABLES:
+        return
+    place = Path(os.path.realpath(out))
+    for source in data:
+        folder = os.path.realpath(source)
+        inside = place.is_relative_to(folder) if Path(source).is_dir() else place.match(folder)
+        if inside and place != Path(folder):
+            raise ValueError(
+                f"{name} would be one of the files of {source} that are read; choose another folder"
+            )
+
+
 def _files(source: Any) -> Iterator[Path]:
     """The files that a source stands for: itself, those in a folder, or those of a pattern."""
     if source is None or str(source) in EMBEDDED:

@@ -69,6 +69,7 @@ def predict(options: PredictOptions) -> None:
     name, path = ("--out", out) if out is not None else ("stdout", Path("/dev/stdout"))
     read = {"the data": options.data, "the model": options.model}
     output.check_outputs({f"{name} {path}": path}, read)
+    output.check_apart(f"{name} {path}", path, options.data)
     net, preparation = load_model(options.model, options.backend)
     classes, examples = preparation.classes, 0
     outputs = outputs_and_spread if options.std else mean_outputs

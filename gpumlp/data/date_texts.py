@@ -82,7 +82,7 @@ SHARE = 0.9  # of the texts are dates
 MONTH_AND_DAY = re.compile(
     rf"(?P<day>\d\d?)?\W*({WORD.format('|'.join(MONTHS))})\W*(?(day)|(\d\d?))", re.IGNORECASE
 )
-SEASON = re.compile(r"(?:\d\d)?(\d\d)[-/](\d\d)", re.ASCII)
+SEASON = re.compile(r"(?:19|20)(\d\d)[-/](\d\d)", re.ASCII)
 DOTTED = (
     re.compile(r"(?:0?[1-9]|1[0-2])\.(?:19|20)\d\d", re.ASCII),
     re.compile(r"(?:19|20)\d\d\.(?:0[1-9]|1[0-2])", re.ASCII),

@@ -10,16 +10,14 @@ from gpumlp.data.columns import MOST_WORDS, Column, Format, Problem
 from gpumlp.data.csv_files import for_pandas
 from gpumlp.data.dataset import listed
 from gpumlp.data.date_texts import are_dotted, regular
-from gpumlp.data.dates import ISO, WHOLE, DateFormat, date_format_of
-from gpumlp.data.labels import MAX_CLASSES
-from gpumlp.data.measures import unclear_numbers
+from gpumlp.data.dates import ISO, WHOLE, DateFormat
+from gpumlp.data.labels import CHECKED, MAX_CLASSES, unclear
 from gpumlp.data.names import MOST_NAMED, as_argument, quoted
-from gpumlp.data.numbers import BEHIND, FEW, NO_CENTS, PLAIN, NumberFormat, format_of, singular
+from gpumlp.data.numbers import BEHIND, NO_CENTS, PLAIN, NumberFormat, format_of, singular
 from gpumlp.data.sources import Files
 from gpumlp.data.spelling import NUMBER
 from gpumlp.data.target_column import TargetColumn
 
-CHECKED_WORDS = 1000  # the most words of a target that are checked for being numbers
 EXAMPLE = 16  # entries of a vector that an error suggests
 LISTED = 8  # the most texts that a line of pandas lists; it finds more by a pattern
 DROP = "leave them out, --drop {option}"
@@ -114,18 +112,18 @@ def check_target(
         raise ValueError(
             f"{about} holds {MOST_WORDS:,} different words or more, too many for classes"
         )
-    words = dict.fromkeys([*target.words][:CHECKED_WORDS], 1)
+    words = dict.fromkeys([*target.words][:CHECKED], 1)
     written = format_of(words)
     if task == "classification" or (written is None and not learn):
         return
     if written is None or are_dotted(words):
-        dated = are_dotted(words) or (len(words) > FEW and date_format_of(words, None) is not None)
-        if task is None and (unclear := unclear_numbers(words) or "unread" * dated):
-            what = PROBLEMS[unclear][0].replace(" in a form that cannot be read", "")
+        if task is None and (kind := unclear(words)):
+            what = PROBLEMS[kind][0].replace(" in a form that cannot be read", "")
             what = what.format(texts=listed(map(repr, sorted(words))))
+            other = "regression" if are_dotted(words) else "classification"
             raise ValueError(
                 f"{about} {what.replace('hold', 'holds', 1)}; write one number in each row, or say "
-                "--task classification"
+                f"--task {other}"
             )
         return
     form, others = written
@@ -152,7 +150,8 @@ def _explained(
     labels = [quoted(name) for name in names]
     examples = sorted({text for problem in found for text in problem.examples})
     words = [word for column in columns for word in column.words] if kind == "gaps" else []
-    form = found[0].format if len({problem.format for problem in found}) == 1 else PLAIN
+    forms = dict.fromkeys(problem.format for problem in found)
+    form = found[0].format if len(forms) == 1 else PLAIN
     if kind == "many":
         labels = [f"{quoted(c.name)} ({len(c.words):,} different)" for c in columns]
     elif kind == "infinite":
@@ -162,7 +161,7 @@ def _explained(
         "cleared": _filled(files, names, _without(form, examples, words)) if kind == "gaps" else "",
         "option": as_argument(names),
         "embedded": as_argument([f"{name}={EXAMPLE}" for name in names]),
-        "format": _as_written(form),
+        "format": _as_written(*forms),
         "what": "dates" if isinstance(form, DateFormat) else "numbers",
         "texts": listed(map(repr, examples)),
         "types": listed(examples),
@@ -175,8 +174,10 @@ def _explained(
     return f"{what.format(**fields)}: {listed(labels)}: {correction.format(**fields)}"
 
 
-def _as_written(form: Format) -> str:
+def _as_written(form: Format = PLAIN, *others: Format) -> str:
     """Say how numbers or dates are written, with an example."""
+    if others:
+        return f" (written as {listed((form, *others))})"
     if form == PLAIN:
         return ""
     if isinstance(form, DateFormat):

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from gpumlp.data.csv_files import GROUPED, SAMPLE, CsvFile
+from gpumlp.data.csv_files import GROUPED, MONTH, SAMPLE, CsvFile
 from gpumlp.data.dataset import listed
 from gpumlp.data.date_texts import are_dotted
 from gpumlp.data.identifiers import INDEX
@@ -25,12 +25,16 @@ LEAST = 64 << 10  # bytes of each of many files that show how numbers are writte
 class JoinedFiles:
     """The rows of all files as Arrow tables; ValueError if a file has other columns or is damaged.
 
+    Args:
+        files: the files.
+        wanted: the columns that a model takes, which folders above the files may give.
+
     names: the column names, in the order of the first file; those of folders are at the end.
     untyped: whether the types are inferred block by block, as the files have none.
     index_columns: the columns that hold pandas' index.
     """
 
-    def __init__(self, files: Files) -> None:
+    def __init__(self, files: Files, wanted: Collection[str] = ()) -> None:
         self._text = str(files)
         self._files: list[ParquetFile | CsvFile] = []
         self.index_columns: set[str] = set()
@@ -47,7 +51,7 @@ class JoinedFiles:
             names = [name for name in file.names if name not in some]
             _check_columns(files.paths[0], first, path, names)
         self.untyped = self._files[0].kinds is None
-        self._keys = _typed([files.keys(path) for path in files.paths], {*first})
+        self._keys = _typed([files.keys(path, wanted) for path in files.paths], {*first})
         self.names = [*first, *self._keys]
 
     def warn_of_copies(self, files: Files) -> None:
@@ -107,13 +111,20 @@ class JoinedFiles:
         files = [file for file in self._files if isinstance(file, CsvFile)]
         samples = [file.sample(max(SAMPLE // len(files), LEAST)) for file in files]
         texts: dict[str, Counter[str]] = {}
-        if any(map(GROUPED.search, samples)):
+        if any(GROUPED.search(sample) or MONTH.search(sample) for sample in samples):
             for file, sample in zip(files, samples, strict=True):
                 for name, counts in file.texts(sample).items():
                     texts.setdefault(name, Counter()).update(counts)
-        found = {name: format_of(counts) for name, counts in texts.items()}
-        groups = {name for name, form in found.items() if form and form[0].thousands == "."}
-        return groups | {name for name, counts in texts.items() if are_dotted(counts)}
+        return {
+            name
+            for name, counts in texts.items()
+            if are_dotted(counts)
+            or (
+                GROUPED.search(" ".join(counts).encode())
+                and (form := format_of(counts))
+                and form[0].thousands == "."
+            )
+        }
 
     def rows(self, first: int) -> int:
         """The number of rows, or about so many, given the number in the first piece."""

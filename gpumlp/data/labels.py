@@ -7,18 +7,21 @@ import re
 import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
 from gpumlp.data.dataset import LARGEST_INT, Raw, listed
-from gpumlp.data.dates import WholeNumbers
+from gpumlp.data.date_texts import are_dotted
+from gpumlp.data.dates import WholeNumbers, date_format_of
+from gpumlp.data.measures import unclear_numbers
 from gpumlp.data.numbers import NULLS, PLAIN, format_of
 from gpumlp.data.spelling import CODE, TRUTH, Known, meaning
 from gpumlp.io.distinct import distinct
 from gpumlp.io.types import HostArray
 
 DIGITS = re.compile(r"[+-]?\d+")
+CHECKED = 1000  # the most words of a target that are checked for being numbers
 MAX_CLASSES = 20  # whole numbers with more distinct values are quantities
 Classes = tuple[str, ...] | None
 
@@ -57,7 +60,7 @@ def read_target(
             f"{name}: the target has one 1 in each row, which may say the class; store labels, "
             "e.g. y.argmax(axis=1), or say --task regression"
         )
-    if task is None and words is not None and numbers is None:
+    if task is None and words is not None and (numbers is None or are_dotted(words)):
         _check_words(name, words, len(y))
     chosen = task or _task(y, words, numbers)
     if chosen == "regression":
@@ -90,15 +93,30 @@ def _task(y: HostArray, words: Sequence[str] | None, numbers: HostArray | None) 
     return "classification" if few and _whole(numbers) else "regression"
 
 
+def unclear(words: Collection[str]) -> str:
+    """Why texts are no classes, as `unclear_numbers` says it; of any dates it is "unread"."""
+    dated = are_dotted(words) or (
+        len(words) > MAX_CLASSES and date_format_of(words, None) is not None
+    )
+    return unclear_numbers(words) or "unread" * dated
+
+
 def _check_words(name: str, words: Sequence[str], rows: int) -> None:
     """Raise if the texts of an array are names, or numbers of which tables have been cleared."""
     found = format_of(dict.fromkeys(words, 1))
-    if found is not None and found[0].decimal != "/":
+    if found is not None and found[0].decimal != "/" and not are_dotted(words):
         others = found[1] or sorted(NULLS.intersection(words))
         what = f"except for some texts ({listed(map(repr, others))})"
         raise ValueError(
             f"{name}: the target holds numbers {what if others else f'written as {found[0]}'}; "
             "store it as numbers, or say --task classification"
+        )
+    if kind := unclear(words[:CHECKED]):
+        what = "dates or times" if kind == "unread" else "numbers beside units or other texts"
+        other = "regression" if are_dotted(words) else "classification"
+        raise ValueError(
+            f"{name}: the target holds {what} ({listed(map(repr, words))}); store one number for "
+            f"each row, or say --task {other}"
         )
     if len(words) > MAX_CLASSES and 2 * len(words) > rows:
         raise ValueError(

@@ -6,7 +6,7 @@ import glob
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
@@ -45,9 +45,14 @@ class Files(NamedTuple):
         """The kind of the files by the ending of their names, "csv" or "parquet"."""
         return _kind(self.paths[0])
 
-    def keys(self, path: Path) -> dict[str, str | None]:
-        """The columns that the names of subfolders give for all rows of a file, and their value."""
-        folders = Path(os.path.relpath(path.parent, self.folder)).parts
+    def keys(self, path: Path, wanted: Collection[str] = ()) -> dict[str, str | None]:
+        """The columns that the names of subfolders give for all rows of a file, and their value.
+
+        wanted: columns that the folders above may give, too, as if a larger folder was given.
+        """
+        above = self.folder.absolute().parts
+        folders = [folder for folder in above if unquote(folder.split("=")[0]) in wanted]
+        folders += Path(os.path.relpath(path.parent, self.folder)).parts
         pairs = (map(unquote, folder.split("=", 1)) for folder in folders if "=" in folder)
         return {key: None if value == NULL else value for key, value in pairs}
 

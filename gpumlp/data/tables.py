@@ -75,7 +75,7 @@ class Table:
 
             pa.array([0])  # it imports pandas, where KeyboardInterrupt is lost or breaks the import
         self._path, self._like = path, like
-        self._file = JoinedFiles(path)
+        self._file = JoinedFiles(path, () if like is None else like.features)
         if like is None:
             self._file.warn_of_copies(path)
         names, known = self._file.names, {*self._file.names}

@@ -40,6 +40,21 @@ def rows(*arguments):
     return found, {row["name"]: row for row in found["columns"]}
 
 
+def test_numbers_that_may_stand_for_missing_ones(frame, path):
+    low, high = (np.where(np.arange(M) % 50 == 1, v, frame.a) for v in (-999.0, 9999.0))
+    near = np.arange(M) % 100  # 99 is one of them
+    frame.assign(low=low, high=high, near=near).to_csv(path, index=False)
+    _, by_name = rows(path, "--target", "y")
+    marks = {name: row["mark"] for name, row in by_name.items() if row["mark"] is not None}
+    assert marks == {"low": -999, "high": 9999}
+    [line] = [
+        line
+        for line in run("describe", path, "--target", "y").stdout.splitlines()
+        if "-999" in line
+    ]
+    assert line.split() == ["low", "number", "is", "-999", "a", "missing", "value?"]
+
+
 def test_columns(path):
     found, by_name = rows(path, "--target", "y")
     assert {name: row["becomes"] for name, row in by_name.items()} == {

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
@@ -53,6 +54,19 @@ def test_predictions_do_not_replace_the_data(ways, model):
             error = refused("predict", model, data, "--out", out)
             assert f"--out {out} is the data that is read; choose another name" in error
     assert contents(model.parent.parent) == before
+
+
+def test_predictions_are_no_file_of_the_data(flowers, model, tmp_path):
+    """The folder could not be read again."""
+    (tmp_path / "d").mkdir()
+    shutil.copy(flowers, tmp_path / "d" / "a.csv")
+    for data in (tmp_path / "d", tmp_path / "d" / "*.csv"):
+        for out in (tmp_path / "d" / "p.csv", tmp_path / "d" / ".." / "d" / "p.csv"):
+            error = refused("predict", model, data, "--out", out)
+            assert f"--out {out} would be one of the files of {data} that are read; cho" in error
+    run("predict", model, tmp_path / "d", "--out", tmp_path / "p.csv")
+    run("predict", model, tmp_path / "d", "--out", tmp_path / "d" / "p.npy")
+    run("predict", model, tmp_path / "d" / "a.csv", "--out", tmp_path / "d" / "p.csv")
 
 
 def test_no_output_replaces_a_model(flowers, model, tmp_path):

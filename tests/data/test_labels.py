@@ -125,6 +125,25 @@ def test_texts_in_arrays_decide_like_those_of_tables(dtype, tmp_path):
         np.testing.assert_array_equal(data.y, y)
 
 
+MONTHS = [date.item() for date in np.arange("2022-01", "2024-07", dtype="M8[M]")]
+NO_CLASSES = {
+    "dates or times": ([f"{date:%b-%y}" for date in MONTHS], "classification"),
+    "dates": ([f"{date:%m.%Y}" for date in MONTHS], "regression"),  # as decimals
+    "numbers beside": ([f"{i} {'kg' if i % 2 else 'lb'}" for i in range(30)], "classification"),
+}
+
+
+@pytest.mark.parametrize("what", NO_CLASSES)
+@pytest.mark.parametrize("kind", ["csv", "npz"])
+def test_texts_that_are_no_classes(what, kind, tmp_path):
+    (texts, task), path = NO_CLASSES[what], tmp_path / f"t.{kind}"
+    np.savez(tmp_path / "t.npz", x=X, y=np.array(texts * 2))
+    write_csv(tmp_path / "t.csv", table(y=texts * 2))
+    with pytest.raises(ValueError, match=f"holds {what} .*or say --task {task}$"):
+        load(path, "y")
+    assert load(path, "y", task).task == task
+
+
 def test_labels_in_arrays(tmp_path):
     """Bytes are UTF-8, an empty text is a missing label, and no array is its own target."""
     texts = np.where(ONE, "é", "e")

@@ -143,6 +143,10 @@ def test_whole_numbers_of_several_units(ways: str) -> None:
     assert unclear_numbers(texts) == "units"
 
 
+def test_neighbouring_numbers_are_categories() -> None:
+    assert unclear_numbers([f"{i}-{i + 1}" for i in range(10, 40)]) == ""  # and no seasons
+
+
 @pytest.mark.parametrize(
     "ways", ["0M 0F", "Q0 Q0", "N0 S0", "Flat 0|Flat 0", "0x 0", "0A 0B", "0S 0M 0L"]
 )

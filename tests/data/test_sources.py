@@ -136,6 +136,10 @@ def test_keys_of_folders_are_columns(tmp_path: Path) -> None:
     same(data.load(f"{tmp_path}/t/**/*.parquet", "y"), whole)
     known = data.Preparation.of(whole, x=True, y=True)
     np.testing.assert_array_equal(data.load_inputs(tmp_path / "t", known), whole.x[:])
+    part = tmp_path / "t" / "year=2020" / "site=c"  # as if the whole folder was given
+    for some in (part, part / "p.parquet", f"{part}/*.parquet"):
+        np.testing.assert_array_equal(data.load_inputs(some, known), whole.x[15:30])
+    assert "year" not in data.load(part, "y").features
 
 
 def test_missing_key_of_folders_is_a_missing_value(tmp_path: Path) -> None:
