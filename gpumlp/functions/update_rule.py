@@ -80,9 +80,12 @@ class Optimizer(Entry):
         return [rule.set(**{key: self.params[key] for key in rule.params}) for rule in rules]
 
     def squares(self) -> list[str]:
-        """The slots that are never negative: of a negative number there the rule makes NaN."""
+        """The slots that are never negative: of a negative number there the rule makes NaN.
+
+        None with `orthogonal`, whose rules write something else to the slots of their W.
+        """
         found = []
-        for name in self.slots:
+        for name in () if self.orthogonal else self.slots:
             theta, g = np.zeros(1), np.zeros(1)
             slots = {each: np.full(1, -1.0 if each == name else 0.0) for each in self.slots}
             with np.errstate(invalid="ignore"):
