@@ -3,9 +3,8 @@
 A writer fills a temporary file in the folder of its target, and renames it.  The last one wins, and
 none fails because of another.  While it writes, it holds a lock (flock) on the temporary file: the
 system releases a lock however its owner ends, also by SIGKILL, so a temporary file that nobody has
-locked is an orphan, and the next writer of the path removes it.  A process number with its start
-time would say less: it means nothing in another container, or to a thread.  Where files cannot be
-locked, on Windows and some network file systems, orphans are left.
+locked is an orphan, and the next writer of the path removes it.  A process number means nothing in
+another container.  Where files cannot be locked (Windows, some network disks), orphans are left.
 """
 
 from __future__ import annotations
@@ -86,9 +85,9 @@ def together() -> Iterator[None]:
 
     All new files are complete and on the disk before the first of them gets its name, so an error,
     such as a full disk, leaves all old files, and signals wait until the last has its name.  Only a
-    crash (SIGKILL, loss of power) between these renames, a millisecond, can leave new files
-    beside old ones.  Writers with the same folder rename one after the other: their files are not
-    mixed.  The files that are written in place, see `replacing`, come last.
+    crash (SIGKILL, loss of power) between these renames, a millisecond, can leave new and old ones.
+    Writers with the same folder rename one after the other: their files are not mixed.  The files
+    that are written in place, see `replacing`, come last.
     """
     if _group.get() is not None:  # the outer block decides
         yield

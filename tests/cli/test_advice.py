@@ -80,11 +80,12 @@ def test_what_an_error_of_another_command_advises_is_accepted(
 ):
     np.savez(tmp_path / "gaps.npz", x=X, y=[np.nan, *X[1:, 0]])
     np.savez(tmp_path / "marks.npz", x=X, y=["?", *map(str, CODES[1:])])
+    np.savez(tmp_path / "units.npz", x=X, y=[f"{i // 9}h {i + 10}m" for i in range(len(X))])
     blank = tmp_path / "blank.csv"
     blank.write_text(flowers.read_text().replace("setosa", "", 3))
     gpumlp.MLP([3, 3]).save(tmp_path / "bare.safetensors")
     files = {"flowers": flowers, "model": model, "folder": model.parent}
-    files |= {name: tmp_path / f"{name}.npz" for name in ("gaps", "marks")}
+    files |= {name: tmp_path / f"{name}.npz" for name in ("gaps", "marks", "units")}
     files |= {"bare": tmp_path / "bare.safetensors", "blank": blank}
     assert accepted(said, flowers, *OTHERS[said].format(**files).split())
 

@@ -3,6 +3,7 @@
 A key is the part of the message, as it is written in the code, that advises.
 """
 
+import contextlib
 import warnings
 
 import numpy as np
@@ -86,6 +87,7 @@ OTHERS = {  # the same for other commands
     ),
     "missing or infinite values": "train {gaps} --backend numpy --plan",
     "store it as numbers, or say": "train {marks} --validation 0 --backend numpy --plan",
+    "store one number for each row, or say": "train {units} --validation 0 --backend numpy --plan",
     "leave out those rows, --drop-missing-target": "evaluate {model} {blank}",
     "leave out --drop": "train digits --drop a --plan --backend numpy",
     "leave out --target": "train digits --target y --plan --backend numpy",
@@ -154,6 +156,14 @@ def regressor(**settings):
     return MLPRegressor(**settings).fit(ROWS, VALUES)
 
 
+def after_divergence(**settings):
+    """Train on with parameters that are not finite, or call fit with other settings."""
+    e = MLPRegressor(max_iter=2, tol=1.0, precision="float64").fit(ROWS, VALUES)
+    with contextlib.suppress(FloatingPointError):
+        e.partial_fit(1e200 * ROWS, VALUES)
+    return e.set_params(**settings).fit(ROWS, VALUES) if settings else e.partial_fit(ROWS, VALUES)
+
+
 def weighted(**settings):
     chosen = {"hidden_layer_sizes": (4,), "class_weight": "balanced"} | settings
     return MLPClassifier(**chosen).partial_fit(ROWS, ROW_LABELS, [0, 1])
@@ -180,6 +190,7 @@ CASES = {  # the part of the message that advises → the call that fails, and i
     "or scale X": (
         regressor, {"loss": "squared_error", "solver": "sgd", "max_iter": 9,
                     "learning_rate_init": 30.0}),
+    "fit anew with warm_start=False": (after_divergence, {}),
     "resume=False to start anew": (resume, {"optimizer": "adam"}),
     "ReduceOnPlateau: ": (resume, {"callbacks": [ReduceOnPlateau("cost", patience=3)]}),
     "pass checkpoint=PATH": (fit, {"checkpoint_every": 1}),
