@@ -21,7 +21,7 @@ WORKER = "tests/support/training_worker.py"
 @pytest.fixture(autouse=True)
 def _with_nccl() -> None:
     try:
-        nccl.library()
+        nccl.cupy_nccl()
     except gpumlp.DeviceError as error:
         pytest.skip(str(error))
 

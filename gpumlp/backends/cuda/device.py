@@ -13,7 +13,7 @@ from gpumlp.backends.cuda.cache import TuningCache
 from gpumlp.backends.cuda.cublaslt import Blas
 from gpumlp.backends.cuda.failures import ErrorTranslator
 from gpumlp.backends.cuda.launching import Launches, dependent_launches
-from gpumlp.backends.cuda.nccl import Nccl, library
+from gpumlp.backends.cuda.nccl import Nccl, cupy_nccl
 from gpumlp.backends.cuda.plans import WORKSPACE_BYTES, Gemm, Operands
 from gpumlp.backends.cuda.protocol import Epilogue, Kernel, TileKernel
 from gpumlp.backends.cuda.source import KernelSource
@@ -276,7 +276,7 @@ class CudaDevice(Uploading):
 
     def _communicator(self, world: World) -> Nccl:
         if world not in self._communicators:
-            nccl = library()
+            nccl = cupy_nccl()
             self._errors.foreign = (*self._errors.foreign, nccl.NcclError)
             self._communicators[world] = Nccl(nccl, world)
         return self._communicators[world]

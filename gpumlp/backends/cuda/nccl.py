@@ -17,7 +17,7 @@ from gpumlp.errors import DeviceError
 from gpumlp.io.types import Array
 
 
-def library() -> Any:
+def cupy_nccl() -> Any:
     """CuPy's module of NCCL.  `import cupy` does not import it.
 
     Raises:
@@ -41,7 +41,7 @@ class Nccl:
     connections, so it must come before a step is captured: a training's first step is not.
 
     Args:
-        nccl: the `library`.
+        nccl: what `cupy_nccl` returns.
         world: the processes; MPI or torch.distributed carries NCCL's unique id.
     """
 

@@ -12,7 +12,7 @@ import pytest
 
 import gpumlp
 from gpumlp.backends.cuda.device import CudaDevice
-from gpumlp.backends.cuda.nccl import Nccl, library
+from gpumlp.backends.cuda.nccl import Nccl, cupy_nccl
 from gpumlp.distributed.world import ALONE
 from tests.support.fake_cublaslt import FakeCublasLt
 from tests.support.fake_cupy import FakeArray, FakeCupy
@@ -141,7 +141,7 @@ def importable(monkeypatch: pytest.MonkeyPatch, nccl: FakeNccl) -> None:
 def test_cupy_without_nccl_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     importable(monkeypatch, FakeNccl(available=False))
     with pytest.raises(gpumlp.DeviceError, match=r'pip install "gpumlp\[nccl13\]"'):
-        library()
+        cupy_nccl()
 
 
 def test_errors_of_nccl_become_device_errors(monkeypatch: pytest.MonkeyPatch) -> None:
