@@ -94,7 +94,8 @@ def of_validation() -> Iterator[None]:
     try:
         yield
     except (TypeError, ValueError) as error:
-        raise type(error)(f"validation data, X_val and y_val: {error}") from error
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"validation data, X_val and y_val: {error}") from error
 
 
 def check_labels(y: Any, name: str) -> None:

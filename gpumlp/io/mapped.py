@@ -68,7 +68,7 @@ def unmap_pages(part: HostArray) -> None:
 class FileRows:
     """Rows (k, …) of a file, read by their index without mapping the file.
 
-    Reading a row takes about 2 µs, or half a µs compiled.  The first access through a map takes
+    Reading a row takes about 1.5 µs, and compiled half of it.  The first access through a map takes
     longer, and leaves up to 2 MiB mapped: the folio of the page cache that holds the row (measured
     on Linux 6.18).
 
