@@ -8,11 +8,16 @@
 namespace gpumlp {
 
 // Bytes of blocks of a and b that stay in a core's second cache, which has 1 MiB or more on
-// processors with AVX-512.  gpumlp/backends/cpu/calls.py has the same numbers.
+// processors with AVX-512, and 2 MiB with AMX.  gpumlp/backends/cpu/calls.py has the same numbers.
 #if defined(__AVX512F__)
 enum { BYTES_OF_A = 192 << 10, BYTES_OF_B = 512 << 10 };
 #else
 enum { BYTES_OF_A = 96 << 10, BYTES_OF_B = 256 << 10 };
+#endif
+#if defined(__AMX_BF16__)
+enum { BYTES_OF_BOTH = 1536 << 10 };
+#else
+enum { BYTES_OF_BOTH = BYTES_OF_A + BYTES_OF_B };
 #endif
 
 #if defined(__has_builtin)
@@ -240,7 +245,7 @@ template <class T> void copy_tiles(View<T> a, int64 rows, int64 k, Item<T>* tile
 // Memory of this thread for a block of b and, behind it, one of a.  It begins with a cache line.
 inline void* blocks() {
     static thread_local std::unique_ptr<char[]> memory;
-    if (!memory) memory.reset(new char[BYTES_OF_A + BYTES_OF_B + LINE]);
+    if (!memory) memory.reset(new char[BYTES_OF_BOTH + LINE]);
     const uintptr_t begin = reinterpret_cast<uintptr_t>(memory.get());
     return reinterpret_cast<void*>((begin + LINE - 1) / LINE * LINE);
 }

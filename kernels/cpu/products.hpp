@@ -1,6 +1,7 @@
 // Matrix products: by tiles, or by NumPy's BLAS if they are large.
 #pragma once
 
+#include "amx.hpp"
 #include "panels.hpp"
 
 namespace gpumlp {
@@ -96,6 +97,26 @@ void multiply_few(int64 m, int64 n, int64 k, View<T> a, View<T> b, Arithmetic<T>
         }
 }
 
+// The part of a product, by the processor's matrix tiles if it has them and they take less time.
+template <class T, class Out, class To>
+void multiply_by_tiles(const Product<T, Out>& p, const Part& part, View<T> a, View<T> b,
+                       Arithmetic<T> alpha, Arithmetic<T> beta, To* out) {
+#if defined(__AMX_BF16__)
+    if constexpr (!std::is_same<T, double>::value)
+        if (amx::repays<T>(p.m, p.n, p.k)) {
+            if (amx::multiply(part.m, part.n, p.k, a, b, alpha, beta, out, p.n)) return;
+            // these sums once more; `out` is not read, for hardly ever is one of them finite
+            amx::over_far(a, part.m, p.k, [&](int64 i, int64 rows) {
+                multiply(rows, part.n, p.k, a.from(i, 0), b, alpha, 0.0f, out + i * p.n, p.n);
+            });
+            return amx::over_far(View<T>{b.data, b.column, b.row}, part.n, p.k, [&](int64 j, int64 columns) {
+                multiply(part.m, columns, p.k, a, b.from(0, j), alpha, 0.0f, out + j, p.n);
+            });
+        }
+#endif
+    multiply(part.m, part.n, p.k, a, b, alpha, beta, out, p.n);
+}
+
 // dots: by sums along the rows of a and of bᵀ
 template <class T, class Out>
 void multiply_part(const Product<T, Out>& p, const Part& part, bool dots) {
@@ -108,11 +129,11 @@ void multiply_part(const Product<T, Out>& p, const Part& part, bool dots) {
     if (dots) return multiply_few(m, n, p.k, a, b, alpha, beta, out, p.n);
     if constexpr (IS_16_BIT<Out>)
         if (p.sums != nullptr) {
-            multiply(m, n, p.k, a, b, alpha, beta, p.sums + at, p.n);
+            multiply_by_tiles(p, part, a, b, alpha, beta, p.sums + at);
             for (int64 r = 0; r < m; ++r) convert(p.sums + at + r * p.n, out + r * p.n, n);
             return;
         }
-    multiply(m, n, p.k, a, b, alpha, beta, out, p.n);
+    multiply_by_tiles(p, part, a, b, alpha, beta, out);
 }
 
 // How a product is cut: into pieces of `each` columns, or rows.

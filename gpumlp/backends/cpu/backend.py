@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from gpumlp.backends.cpu.calls import block_memory
 from gpumlp.backends.cpu.code import Code
-from gpumlp.backends.cpu.flags import BFLOAT16
+from gpumlp.backends.cpu.flags import INSTRUCTION_SETS
 from gpumlp.backends.cpu.joining import ROW_FLOPS, joined
 from gpumlp.backends.cpu.loading import Library, installed
 from gpumlp.backends.cpu.lowering import Lowering
@@ -54,7 +54,8 @@ class CpuBackend(NumpyBackend):
             instead = ' and precision="float32"' if halves else ""
             raise DeviceError(f'backend "cpu" cannot be used: {why}; use backend="numpy"{instead}')
         if halves:
-            if library.instruction_set != BFLOAT16 and os.environ.get(EMULATE) != "1":
+            has_products = INSTRUCTION_SETS[library.instruction_set].has_bfloat16
+            if not has_products and os.environ.get(EMULATE) != "1":
                 raise ValueError(
                     'precision "bfloat16" needs a GPU or a processor with AVX512_BF16, and this '
                     f'machine\'s has {library.instruction_set}; use precision="float32", or set '

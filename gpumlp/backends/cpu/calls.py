@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpumlp.backends.cpu import source
+from gpumlp.backends.cpu.flags import INSTRUCTION_SETS
 from gpumlp.backends.cpu.loading import Library
 from gpumlp.backends.cpu.works import (
     C_TYPES,
@@ -30,7 +31,8 @@ INNER = 1024  # of products in 16 bits: sums of more entries lie in memory befor
 # columns: it copies its operands anew for each piece.  With AVX-512 the library's own products are
 # as fast at any size (docs/cpu.md).
 BLAS_FLOPS, PIECE_FLOPS, LEAST_WIDTH = 1 << 28, 1 << 26, 256
-BLOCKS, AVX512_BLOCKS = ((96, 256), (192, 512))  # KiB of a thread's blocks of a and b: panels.hpp
+BLOCKS, AVX512_BLOCKS = (96, 256), (192, 512)  # KiB of a thread's blocks of a and b: panels.hpp
+AMX_BLOCKS = 1536  # of both
 PLAIN, TRANSPOSED = 111, 112  # CBLAS's flags
 NOTHING = (None, None, None)  # after a product
 
@@ -46,7 +48,7 @@ class Calls:
         self, library: Library, blas: Blas, dtype: np.dtype[Any], storage: np.dtype[Any]
     ) -> None:
         self._library, self._blas, self._dtype = library, blas, dtype
-        self._wide = 16 * is_wide(library.instruction_set)
+        self._wide = 16 * INSTRUCTION_SETS[library.instruction_set].has_wide_vectors
         self._real, self._stored = C_TYPES[dtype.name], C_TYPES[storage.name]
 
     def _plain(self, name: str, *arguments: Any, real: str = "") -> Work:
@@ -158,15 +160,13 @@ class Calls:
         )
 
 
-def is_wide(instruction_set: str) -> bool:
-    """Whether it is AVX-512, with bfloat16 or without."""
-    return instruction_set.startswith("avx512")
-
-
 def block_memory(instruction_set: str) -> int:
     """The bytes of a thread's blocks of a and b, and of a cache line."""
-    kib = AVX512_BLOCKS if is_wide(instruction_set) else BLOCKS
-    return (sum(kib) << 10) + 64
+    kib = AMX_BLOCKS
+    if instruction_set != "amx":
+        wide = INSTRUCTION_SETS[instruction_set].has_wide_vectors
+        kib = sum(AVX512_BLOCKS if wide else BLOCKS)
+    return (kib << 10) + 64
 
 
 ROW_WISE = {

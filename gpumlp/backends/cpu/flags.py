@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import platform
 from functools import cache
 from importlib import import_module
@@ -25,7 +26,18 @@ class InstructionSet(NamedTuple):
         """Whether this machine's processor has it."""
         found = import_module("numpy._core._multiarray_umath").__cpu_features__
         of_linux = cpuinfo().get("flags", "").split()
-        return all(found.get(each) or each in of_linux for each in self.features)
+        there = all(found.get(each) or each in of_linux for each in self.features)
+        return there and (AMX not in self.features or _may_use_tiles())
+
+    @property
+    def has_wide_vectors(self) -> bool:
+        """Whether it is AVX-512, with more or without."""
+        return "-mavx512f" in self.flags
+
+    @property
+    def has_bfloat16(self) -> bool:
+        """Whether it has products of bfloat16."""
+        return "-mavx512bf16" in self.flags
 
 
 @cache
@@ -39,15 +51,25 @@ def cpuinfo() -> dict[str, str]:
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 
-BFLOAT16 = "avx512_bf16"
-"""The instruction set with products of bfloat16, as Linux names it: NumPy does not."""
+def _may_use_tiles() -> bool:
+    """Ask Linux for AMX's registers of 8 KiB, which a process has only by permission."""
+    arch_prctl, request, tile_data = 158, 0x1023, 18
+    return bool(ctypes.CDLL(None).syscall(arch_prctl, request, tile_data) == 0)
+
+
+# as Linux names them: NumPy does not
+BFLOAT16, AMX = "avx512_bf16", "amx_bf16"
 AVX512 = InstructionSet(
     ("-O3", "-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mavx512cd", "-mfma",
      "-mprefer-vector-width=512"),
     ("AVX512_SKX", "FMA3"),
 )  # fmt: skip
+AVX512_BFLOAT16 = InstructionSet((*AVX512.flags, "-mavx512bf16"), (*AVX512.features, BFLOAT16))
 X86 = {
-    BFLOAT16: InstructionSet((*AVX512.flags, "-mavx512bf16"), (*AVX512.features, BFLOAT16)),
+    "amx": InstructionSet(
+        (*AVX512_BFLOAT16.flags, "-mamx-tile", "-mamx-bf16"), (*AVX512_BFLOAT16.features, AMX)
+    ),
+    BFLOAT16: AVX512_BFLOAT16,
     "avx512": AVX512,
     "avx2": InstructionSet(("-O3", "-mavx2", "-mfma"), ("AVX2", "FMA3")),
     "baseline": InstructionSet(("-O2",)),  # of processors before 2013: it compiles in less time

@@ -472,6 +472,7 @@ def test_constants_are_those_of_the_headers() -> None:
     text = "".join(each.read_text() for each in sorted(source.headers().glob("*.hpp")))
     for of_a, of_b in (calls.BLOCKS, calls.AVX512_BLOCKS):
         assert f"BYTES_OF_A = {of_a} << 10, BYTES_OF_B = {of_b} << 10" in text
+    assert f"BYTES_OF_BOTH = {calls.AMX_BLOCKS} << 10" in text
     rows = f"LEAST_ROWS = {works.LEAST_ROWS}, FEW = {works.FEW}"
     assert f"PIECE = {works.PIECE}, {rows}" in text
     assert f"MOST_PRODUCTS = {joining.MOST_PRODUCTS}" in text

@@ -21,7 +21,7 @@ from gpumlp.backends.cpu import backend as cpu_backend
 from gpumlp.backends.cpu import source
 from gpumlp.backends.cpu.flags import BFLOAT16, FLAGS, X86
 from tests.support import precision_tests
-from tests.support.compiled import multiplied_on_cpu, needs_compiler, needs_library
+from tests.support.compiled import LIBRARY, multiplied_on_cpu, needs_compiler, needs_library
 from tests.support.cuda_networks import moved, relative
 from tests.support.precision_tests import (  # noqa: F401  (collected here)
     test_every_activation,
@@ -81,13 +81,18 @@ def in_pairs(a: Any, b: Any) -> Any:
 
 @pytest.mark.parametrize("layouts", list(product([False, True], repeat=2)), ids=str)
 def test_product_of_any_layout(layouts: tuple[bool, bool]) -> None:
-    """The bits of the instruction in float32, and rounded once in 16 bits; NaN is not read."""
+    """The bits of the instruction in float32, and rounded once in 16 bits; NaN is not read.
+
+    AMX adds up in another order: see test_amx.py.
+    """
+    amx = getattr(LIBRARY, "instruction_set", "") == "amx"
     for m, n, k in [(3, 1, 1), (7, 1, 513), (6, 16, 256), (13, 37, 257), (40, 33, 70), (25, 50, 9)]:
         a, b = operand(m, k, layouts[0]), operand(k, n, layouts[1])
         want = in_pairs(a, b)
-        np.testing.assert_array_equal(multiplied(a, b, np.full((m, n), np.nan, "f4")), want)
+        found = multiplied(a, b, np.full((m, n), np.nan, "f4"))
+        np.testing.assert_allclose(found, want, *(1e-5, 1e-5) if amx else (0, 0))
         rounded = multiplied(a, b, np.full((m, n), np.nan, KIND))
-        np.testing.assert_array_equal(rounded.astype("f4"), want.astype(KIND).astype("f4"))
+        np.testing.assert_array_equal(rounded.astype("f4"), found.astype(KIND).astype("f4"))
         out = RNG.normal(size=(m, n)).astype("f4")
         added = multiplied(a, b, out, np.array([-0.5, 2.0], "f4"))
         np.testing.assert_allclose(added, 2 * out - 0.5 * want, rtol=1e-6, atol=1e-5)
