@@ -1,6 +1,7 @@
 """The CPU backend's library: marks of its tests, and single products."""
 
 import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ from gpumlp.backends.cpu.loading import Library, installed
 
 LIBRARY = installed()
 needs_library = pytest.mark.skipif(not isinstance(LIBRARY, Library), reason=str(LIBRARY))
+EMULATED_TILES = Path(__file__).with_name("emulated_tiles.hpp")
+"""A header to include before others: AMX's instructions for processors without it."""
 needs_compiler = pytest.mark.skipif(not shutil.which("c++"), reason="there is no C++ compiler")
 
 

@@ -6,7 +6,6 @@ import ctypes
 import shutil
 from functools import cache
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -15,7 +14,7 @@ import pytest
 
 from gpumlp.backends.cpu import flags, source
 from gpumlp.backends.cpu.flags import FLAGS, X86
-from tests.support import harness
+from tests.support.compiled import EMULATED_TILES
 from tests.support.harness.host_module import cached, compiled
 
 pytestmark = [
@@ -24,7 +23,6 @@ pytestmark = [
 ]
 RNG = np.random.default_rng(11)
 HALF = np.dtype(ml_dtypes.bfloat16)
-EMULATED = Path(harness.__file__).with_name("emulated_tiles.hpp")
 TILES = [
     "emulated",
     pytest.param("processor", marks=pytest.mark.skipif(not X86["amx"].usable(), reason="no AMX")),
@@ -59,8 +57,8 @@ def library(tiles: str) -> ctypes.CDLL:
     headers = sorted(source.headers().glob("*.hpp"))
     arguments = [*FLAGS, *X86["amx"].flags, f"-I{source.headers()}", "-shared", str(path)]
     if tiles == "emulated":  # AVX512_BF16's instruction is not used by what is called here
-        arguments = ["-include", str(EMULATED), *arguments]
-    return ctypes.CDLL(str(compiled([path, EMULATED, *headers], arguments, ".so")))
+        arguments = ["-include", str(EMULATED_TILES), *arguments]
+    return ctypes.CDLL(str(compiled([path, EMULATED_TILES, *headers], arguments, ".so")))
 
 
 def multiplied(

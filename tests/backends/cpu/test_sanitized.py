@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from gpumlp.backends.cpu import source
-from gpumlp.backends.cpu.flags import FLAGS
+from gpumlp.backends.cpu.flags import FLAGS, X86
 from gpumlp.backends.numpy.blas import numpy_blas
-from tests.support.compiled import needs_compiler
+from tests.support.compiled import EMULATED_TILES, needs_compiler
 from tests.support.harness.host_module import cached, compiled, sanitizer_environment
 
 ROOT = Path(__file__).parents[3]
@@ -142,6 +142,38 @@ int main() {
 }
 """
 
+PRODUCTS = """
+#include <cstdio>
+#include <cstdlib>
+#include <vector>
+#include "products.hpp"
+using namespace gpumlp;
+template <class T>
+void multiply(int64 m, int64 n, int64 k, bool a_first, bool b_first, float beta) {
+    const std::vector<T> a(m * k, T(1)), b(k * n, T(1));
+    std::vector<float> out(m * n, 1.0f);
+    const float factors[2] = {1.0f, beta};
+    const View<T> left = a_first ? View<T>{a.data(), 1, m} : View<T>{a.data(), k, 1};
+    const View<T> right = b_first ? View<T>{b.data(), 1, k} : View<T>{b.data(), n, 1};
+    if (!amx::repays<T>(m, n, k)) std::abort();
+    const Product<T, float> p = {m, n, k, left, right, out.data(), factors, nullptr, {}};
+    multiply_part(p, {0, 0, m, n}, false);
+    for (const float each : out)
+        if (each != k + beta) std::abort();
+}
+int main() {
+    for (int way = 0; way < 8; ++way) {
+        const bool a_first = way & 1, b_first = way & 2;
+        const float beta = way / 4;
+        multiply<float>(161, 175, 95, a_first, b_first, beta);
+        multiply<float>(90, 740, 530, a_first, b_first, beta);
+        multiply<bfloat16>(3, 47, 7, a_first, b_first, beta);
+        multiply<bfloat16>(33, 17, 1030, a_first, b_first, beta);
+    }
+    std::puts("done");
+}
+"""
+
 
 def run(*command: str, **environment: str) -> str:
     done = subprocess.run(
@@ -176,3 +208,15 @@ def test_pool_under_sanitizers(sanitize: str) -> None:
     header = source.headers() / "threads.hpp"
     program = compiled([path, header, header.with_name("program.hpp")], arguments, "")
     assert run(str(program)) == "done\n"
+
+
+@pytest.mark.skipif(not X86["avx512"].usable(), reason="needs a processor with AVX-512")
+def test_products_on_tiles_under_sanitizers() -> None:
+    """The tiles are emulated, so that the sanitizer sees what they read and write."""
+    path = cached(PRODUCTS, ".cpp", lambda: PRODUCTS)
+    arguments = (
+        "-include", str(EMULATED_TILES), *X86["amx"].flags, *FLAGS, "-O1", "-g1",
+        "-fsanitize=address,undefined", f"-I{source.headers()}", str(path),
+    )  # fmt: skip
+    headers = sorted(source.headers().glob("*.hpp"))
+    assert run(str(compiled([path, EMULATED_TILES, *headers], arguments, ""))) == "done\n"
