@@ -22,7 +22,7 @@ import numpy as np
 
 from gpumlp import checks, storage
 from gpumlp.backends import Backend
-from gpumlp.errors import CheckpointError
+from gpumlp.errors import CheckpointError, is_one_of
 from gpumlp.io.chunks import chunks
 from gpumlp.io.types import Array, HostArray
 from gpumlp.loader.examples import Examples
@@ -94,7 +94,7 @@ class Checkpoint:
         state = Fields(training, self.path)
         if network.get("seed") is not None:
             Fields(network, self.path, "network").whole("seed")
-        self._compare(network, state.mapping("settings"))
+        self._compare(network, state.fields("settings").values)
         check_state(state, list(columns), steps, monitor)
         return tensors, training
 
@@ -137,12 +137,11 @@ def check_state(state: Fields, columns: list[str], steps: int, monitor: str | No
     """
     position, history, callbacks = map(state.fields, ("position", "history", "callbacks"))
     epoch = position.whole("epoch")
-    history.word("stopped", STOPPED)
-    if not history.is_none("best_epoch"):
+    history.get("stopped", f"one of {', '.join(STOPPED)}", lambda word: is_one_of(word, STOPPED))
+    if history.get("best_epoch") is not None:
         history.whole("best_epoch", 0, epoch - 1)
-    found = history.fields("columns")
-    if sorted(found) != sorted(columns):
-        history.refuse("columns", f"the columns {', '.join(columns)}")
+    found, known = history.fields("columns"), f"the columns {', '.join(columns)}"
+    history.get("columns", known, lambda mapping: sorted(mapping) == sorted(columns))
     for name in columns:
         least, finite = (0, True) if name in UNRANKED else (-math.inf, name == "cost")
         found.numbers(name, epoch, f"position.epoch {epoch}", least, finite)
@@ -153,26 +152,24 @@ def check_state(state: Fields, columns: list[str], steps: int, monitor: str | No
     position.whole("epochs_ever", epoch)
     for name in ("seconds", "lr_factor", "last_lr"):
         position.number(name)
-    if position.number("lr_factor") > LARGEST:
-        position.refuse("lr_factor", "a factor of learning rates")
-    scale, inverse, *_ = position.numbers("scaling", 4, "the format", 0)
-    if not abs(scale * inverse - 1) < 1e-6:
-        position.refuse("scaling", "a loss scale S, 1/S and two counts")
+    position.get("lr_factor", "a factor of learning rates", lambda factor: factor <= LARGEST)
+    position.numbers("scaling", 4, "the format", 0)
+    scale = "a loss scale S, 1/S and two counts"
+    position.get("scaling", scale, lambda four: abs(four[0] * four[1] - 1) < 1e-6)
 
-    if monitor is None and not state.is_none("watch"):
-        state.refuse("watch", "null, as there is no early stopping")
-    if monitor is not None:
+    if monitor is None:
+        state.get("watch", "null, as there is no early stopping", lambda watch: watch is None)
+    else:
         watch = state.fields("watch")
         watch.whole("waited", 0, epoch)
-        if watch.is_none("best") != watch.is_none("best_epoch"):
-            watch.refuse("best", "null where best_epoch is, and only there")
-        if not watch.is_none("best"):
-            best = found.numbers(monitor, epoch, "", finite=False)[
-                watch.whole("best_epoch", 0, epoch - 1)
-            ]
-            if state.mapping("watch")["best"] != best:
-                watch.refuse("best", f"{best}, the {monitor} of its best_epoch")
-    for name in callbacks:
+        none, there = watch.get("best_epoch") is None, "null where best_epoch is, and only there"
+        watch.get("best", there, lambda best: (best is None) == none)
+        if not none:
+            at = watch.whole("best_epoch", 0, epoch - 1)
+            value = found.numbers(monitor, epoch, "", finite=False)[at]
+            same = f"{value}, the {monitor} of its best_epoch"
+            watch.get("best", same, lambda best: best == value)
+    for name in callbacks.values:
         callbacks.fields(name)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import reprlib
-from collections.abc import Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable
+from typing import Any
 
 from gpumlp.errors import CheckpointError
 
@@ -17,88 +17,68 @@ class Fields:
     """A mapping in a file; every method raises CheckpointError that names the file and the field.
 
     Args:
-        values: the mapping, of anything that JSON can hold, or a wrong value in its place.
+        values: the mapping, of anything that JSON can hold.
         name: the name of the mapping in the file, "" for the whole.
     """
 
-    def __init__(self, values: Any, path: Any, name: str = "") -> None:
-        self._values, self._path, self._name = values, path, name
-        if not isinstance(values, dict):
-            self._refuse("", values, "a mapping")
+    def __init__(self, values: dict[str, Any], path: Any, name: str = "") -> None:
+        self.values, self._path, self._name = values, path, name
 
-    def __iter__(self) -> Any:
-        return iter(self._values)
+    def get(
+        self, name: str, expected: str = "", fits: Callable[[Any], bool] = lambda value: True
+    ) -> Any:
+        """The value of a field, which must be there and fit."""
+        field = self._full(name)
+        if name not in self.values:
+            raise CheckpointError(f"{self._path}: {field} is missing; {ADVICE}")
+        value = self.values[name]
+        if not fits(value):
+            shown = " ".join(reprlib.repr(value).split())
+            raise CheckpointError(
+                f"{self._path}: {field} must be {expected}, got {shown}; {ADVICE}"
+            )
+        return value
 
     def fields(self, name: str) -> Fields:
         """A mapping."""
-        return Fields(self._value(name), self._path, self._full(name))
+        values = self.get(name, "a mapping", lambda value: isinstance(value, dict))
+        return Fields(values, self._path, self._full(name))
 
-    def mapping(self, name: str) -> dict[str, Any]:
-        """A mapping, as it is."""
-        self.fields(name)
-        value: dict[str, Any] = self._values[name]
-        return value
-
-    def word(self, name: str, known: Sequence[str]) -> str:
-        """One of the known words."""
-        value = self._value(name)
-        if not isinstance(value, str) or value not in known:
-            self._refuse(name, value, f"one of {', '.join(known)}")
-        return value
-
-    def whole(self, name: str, least: int = 0, most: int = LARGEST) -> int:
+    def whole(self, name: str, least: int = 0, most: int = LARGEST) -> Any:
         """A whole number from `least` to `most`."""
-        value = self._value(name)
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            limit = f"to {most}" if most < LARGEST else "on"
-            self._refuse(name, value, f"a whole number from {least} {limit}")
-        return value
+        limit = f"to {most}" if most < LARGEST else "on"
+        return self.get(
+            name, f"a whole number from {least} {limit}",
+            lambda value: type(value) is int and least <= value <= most,
+        )  # fmt: skip
 
-    def number(self, name: str) -> float:
-        """A finite number of 0 or more."""
-        value = self._value(name)
-        if not (_is_number(value) and 0 <= value < math.inf):
-            self._refuse(name, value, "a finite number of 0 or more")
-        return float(value)
+    def number(self, name: str) -> None:
+        """Check that a field is a finite number of 0 or more."""
+        self.get(
+            name, "a finite number of 0 or more",
+            lambda value: _is_number(value) and 0 <= value < math.inf,
+        )  # fmt: skip
 
     def numbers(
         self, name: str, count: int, of: str, least: float = -math.inf, finite: bool = True
-    ) -> list[float]:
+    ) -> Any:
         """A list of `count` numbers, as many as `of` says."""
-        values = self._value(name)
-        if not isinstance(values, list) or not all(map(_is_number, values)):
-            self._refuse(name, values, "a list of numbers")
-        if len(values) != count:
-            self._refuse(name, values, f"{count} numbers, as {of} says")
-        if finite and not all(math.isfinite(value) and value >= least for value in values):
-            bound = f" of {least:g} or more" if least > -math.inf else ""
-            self._refuse(name, values, f"finite numbers{bound}")
-        return values
 
-    def is_none(self, name: str) -> bool:
-        """Whether the field, which must be there, is null."""
-        return self._value(name) is None
+        def bounded(values: list[float]) -> bool:
+            return not finite or all(math.isfinite(x) and x >= least for x in values)
 
-    def refuse(self, name: str, expected: str) -> NoReturn:
-        """Raise the error for a field."""
-        self._refuse(name, self._value(name), expected)
-
-    def _value(self, name: str) -> Any:
-        if name not in self._values:
-            raise CheckpointError(f"{self._path}: {self._full(name)} is missing; {ADVICE}")
-        return self._values[name]
+        self.get(name, "a list of numbers", _is_list)
+        self.get(name, f"{count} numbers, as {of} says", lambda values: len(values) == count)
+        bound = f" of {least:g} or more" if least > -math.inf else ""
+        return self.get(name, f"finite numbers{bound}", bounded)
 
     def _full(self, name: str) -> str:
-        return ".".join(filter(None, (self._name, name)))
+        return f"{self._name}.{name}" if self._name else name
 
-    def _refuse(self, name: str, value: Any, expected: str) -> NoReturn:
-        shown, full = " ".join(reprlib.repr(value).split()), self._full(name)
-        raise CheckpointError(
-            f"{self._path}: {full or 'its contents'} must be {expected}, got {shown}; {ADVICE}"
-        )
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_number, value))
 
 
 def _is_number(value: Any) -> bool:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    return isinstance(value, float) or abs(value) <= LARGEST
+    return type(value) is float or (type(value) is int and abs(value) <= LARGEST)
