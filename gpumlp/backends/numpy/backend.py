@@ -12,7 +12,7 @@ from gpumlp.backends.feed import HostFeed
 from gpumlp.backends.numpy.blas import numpy_blas
 from gpumlp.backends.numpy.columns import NumpyColumns
 from gpumlp.backends.numpy.lookup import NumpyLookup
-from gpumlp.backends.numpy.members import one_by_one_if_large, product, transposed
+from gpumlp.backends.numpy.members import one_by_one, one_by_one_if_large, product, transposed
 from gpumlp.backends.numpy.sharing import NumpySharing
 from gpumlp.backends.numpy.stages import NumpyStages
 from gpumlp.backends.numpy.theta import NumpyTheta
@@ -175,11 +175,9 @@ class NumpyBackend(NumpyColumns, NumpyLookup, NumpySharing, NumpyStages, NumpyTh
         sums = self._threads.over_rows(lambda rows: through_activation(f, z, h, gh, gz, rows), gh)
         np.sum(sums, axis=0, out=db) if gh.ndim == 2 else np.concatenate(sums, out=db)
 
+    @one_by_one  # of a part of W, NumPy's product of K pairs has other last bits
     def input_gradient(self, gz: Array, W: Array, gx: Array) -> None:
-        # one network at a time: of a part of W, NumPy's product of K pairs has other last bits
-        each = [(gz, W, gx)] if gx.ndim == 2 else zip(gz, W, gx, strict=True)
-        for gz_i, W_i, gx_i in each:
-            product(gz_i, W_i[:, W_i.shape[1] - gx_i.shape[1] :], gx_i)
+        product(gz, W[:, W.shape[1] - gx.shape[1] :], gx)
 
     # ---- minibatches --------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from gpumlp.backends.lookup import Lookup
+from gpumlp.backends.numpy.members import one_by_one
 from gpumlp.functions.embeddings import Embeddings
 from gpumlp.io.types import HostArray as Array
 
@@ -12,23 +13,17 @@ from gpumlp.io.types import HostArray as Array
 class NumpyLookup(Lookup):
     """What `NumpyBackend` inherits."""
 
+    @one_by_one
     def embed(self, x: Array, E: Array, embeddings: Embeddings, h: Array) -> None:
-        if x.ndim == 3:
-            for i in range(len(x)):
-                self.embed(x[i], E[i], embeddings, h[i])
-            return
         h[:, : len(embeddings.plain)] = x[:, embeddings.plain]
         for codes, table, columns in _tables(x, E, embeddings):
             h[:, columns] = table[codes]
 
+    @one_by_one
     def embed_gradient(
         self, x: Array, g: Array, embeddings: Embeddings, order: Array, sums: Array, dE: Array,
         factors: Array | None = None,
     ) -> None:  # fmt: skip
-        if x.ndim == 3:
-            for i in range(len(x)):
-                self.embed_gradient(x[i], g[i], embeddings, order[i], sums[i], dE[i])
-            return
         if factors is None:
             dE.fill(0)
         g = g[:, g.shape[1] - embeddings.added :]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import wraps
 from itertools import pairwise
 from typing import Any, TypeVar
@@ -15,24 +15,37 @@ from gpumlp.io.types import HostArray as Array
 Method = TypeVar("Method", bound=Callable[..., None])
 
 
-def one_by_one_if_large(operation: Method) -> Method:
-    """The operation, done for one network after the other if the arrays of one fill a block.
+def one_by_one(
+    operation: Method, together: Callable[[Sequence[Any]], bool] = lambda arguments: False
+) -> Method:
+    """The operation, done for one network after the other unless `together` takes its arguments.
 
-    So its sums have the same order as for a network alone.  Its first array is (K, m, n) then, and
-    all its arrays have the leading dimension.
+    Its first array is (K, m, n) then, and all its arrays have the leading dimension.
     """
 
     @wraps(operation)
     def done(self: Any, *arguments: Any) -> None:
         first = next(a for a in arguments if isinstance(a, np.ndarray))
-        sizes = (a.nbytes for a in arguments if isinstance(a, np.ndarray) and a.ndim == 3)
-        if first.ndim == 2 or max(sizes) <= BLOCK_BYTES * len(first):
+        if first.ndim == 2 or together(arguments):
             operation(self, *arguments)
             return
         for i in range(len(first)):
             operation(self, *(a[i] if isinstance(a, np.ndarray) else a for a in arguments))
 
     return done  # type: ignore[return-value]
+
+
+def one_by_one_if_large(operation: Method) -> Method:
+    """The operation, done for one network after the other if the arrays of one fill a block.
+
+    So its sums have the same order as for a network alone.
+    """
+
+    def small(arguments: Sequence[Any]) -> bool:
+        each = (a for a in arguments if isinstance(a, np.ndarray) and a.ndim == 3)
+        return all(a.nbytes <= BLOCK_BYTES * len(a) for a in each)
+
+    return one_by_one(operation, small)
 
 
 def product(a: Array, b: Array, out: Array) -> None:

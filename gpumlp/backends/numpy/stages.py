@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from gpumlp.backends.numpy.members import one_by_one
 from gpumlp.backends.stages import Stages, mask_numbers
 from gpumlp.functions.stages import Stage
 from gpumlp.io.threads import Threads
@@ -17,27 +18,18 @@ class NumpyStages(Stages):
 
     _threads: Threads
 
+    @one_by_one
     def stage(self, stage: Stage, x: Array, phi: Array | None, y: Array) -> None:
-        if x.ndim == 3:
-            for i in range(len(x)):
-                self.stage(stage, x[i], None if phi is None else phi[i], y[i])
-            return
-
         def block(rows: slice) -> None:
             np.copyto(y[rows], stage.forward(x[rows], phi, **stage.params), casting="same_kind")
 
         self._threads.over_rows(block, x)
 
+    @one_by_one
     def stage_gradient(
         self, stage: Stage, x: Array, phi: Array | None, gy: Array, skip: Array | None,
         gx: Array, dphi: Array | None,
     ) -> None:  # fmt: skip
-        if x.ndim == 3:
-            for i in range(len(x)):
-                own = (None if a is None else a[i] for a in (phi, gy, skip, gx, dphi))
-                self.stage_gradient(stage, x[i], *own)  # type: ignore[arg-type]
-            return
-
         def block(rows: slice) -> Array | None:
             g, sums = stage.vjp(x[rows], phi, gy[rows], **stage.params)
             np.copyto(gx[rows], g if skip is None else g + skip[rows], casting="same_kind")
@@ -47,15 +39,11 @@ class NumpyStages(Stages):
         if dphi is not None:
             np.copyto(dphi, np.sum(sums, axis=0), casting="same_kind")
 
+    @one_by_one
     def dropout(
         self, x: Array, rate: float, layer: int, row: int, seed: Array, control: Array,
         skip: Array | None, y: Array,
     ) -> None:  # fmt: skip
-        if x.ndim == 3:
-            for i in range(len(x)):
-                own = None if skip is None else skip[i]
-                self.dropout(x[i], rate, layer, row, seed[i], control[i], own, y[i])
-            return
         threshold, factor = mask_numbers(rate)
         scale = x.dtype.type(factor)
         key, step, n = (int(seed[0]) % 2**64, layer), int(control[-1]), x.shape[1]
