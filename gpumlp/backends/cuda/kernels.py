@@ -135,14 +135,14 @@ class Kernels:
         _, bias_strength = regularizer.strengths()
         return i64(theta.shape[-1]), i64(split), self.dtype.type(bias_strength)
 
-    def pack_of(self, cols: int, *arrays: Array) -> int:
+    def pack_of(self, cols: int, x: Array, *others: Array | None) -> int:
         """The entries in one access to rows of these arrays: 16 bytes if aligned, else 1 entry."""
-        pack = PACK_BYTES // arrays[0].dtype.itemsize
-        return pack if cols % pack == 0 and self.aligned(*arrays) else 1
+        pack = PACK_BYTES // x.dtype.itemsize
+        return pack if cols % pack == 0 and self.aligned(x, *others) else 1
 
-    def aligned(self, *arrays: Array) -> bool:
-        """Whether the addresses of all arrays are multiples of 16 bytes."""
-        return all(self._device.address(a) % PACK_BYTES == 0 for a in arrays)
+    def aligned(self, *arrays: Array | None) -> bool:
+        """Whether the addresses of all arrays are multiples of 16 bytes; None is no array."""
+        return all(a is None or self._device.address(a) % PACK_BYTES == 0 for a in arrays)
 
     def launch(
         self, name: str, file: str, geometry: Geometry, arguments: tuple[Any, ...],
@@ -165,8 +165,8 @@ def sizes(a: Array) -> tuple[int, int, int]:
     return (1, *a.shape) if a.ndim == 2 else a.shape
 
 
-def first(a: Array, networks: int) -> tuple[Array, np.int64]:
-    """The view of θ that the first network has, and the entries from one network to the next."""
-    if a.ndim == 1:
+def first(a: Array, ndim: int = 1) -> tuple[Array, np.int64]:
+    """The array that the first network has, of `ndim`, and the entries from one to the next."""
+    if a.ndim == ndim:
         return a, i64(0)
     return a[0], i64(a.strides[0] // a.itemsize)

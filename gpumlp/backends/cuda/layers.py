@@ -126,7 +126,7 @@ class CudaLayers(OnDevice):
     def _bias_activation(self, b: Array, f: Activation, z: Array, h: Array) -> None:
         """z ← z + b, h ← f(z)."""
         kernels, (K, rows, cols) = self._kernels, sizes(z)
-        b, apart = first(b, K)
+        b, apart = first(b)
         pack = kernels.pack_of(cols, z, b, h)
         arguments = z, b, h, i64(rows), i64(cols), apart, i32(pack > 1)
         if f.elementwise:
@@ -147,7 +147,7 @@ class CudaLayers(OnDevice):
     ) -> None:
         kernels, (K, rows, cols) = self._kernels, sizes(gz)
         z = z if "z" in f.reads else h  # the kernel does not read z here, and z may be a bit mask
-        db, apart = first(db, K)
+        db, apart = first(db)
         pack = kernels.pack_of(cols, gh, z, h, gz)
         packed = i32(pack > 1)
         if not f.elementwise:
@@ -183,7 +183,7 @@ class CudaLayers(OnDevice):
         kernels = self._kernels
         geometry, shape, how = self._of_loss(loss, h, y, gh)
         position, costs = end or (kernels.position, J)
-        one_db, apart = first(db, geometry[0][2])
+        one_db, apart = first(db)
         arguments = (
             h, y, weights, scaling, gh, kernels.partial, one_db, kernels.arrived, J, position,
             costs, i64(len(costs) if end else 0), *shape, apart, *how,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gpumlp.backends.cuda.kernels import THREADS, Geometry, OnDevice, i32, i64
-from gpumlp.backends.cuda.kernels import first as first_of
+from gpumlp.backends.cuda.kernels import THREADS, Geometry, OnDevice, first, i32, i64, sizes
 from gpumlp.backends.lookup import Lookup, part_of
 from gpumlp.functions.embeddings import Embeddings
 from gpumlp.io.types import Array
@@ -18,8 +17,8 @@ class CudaLookup(OnDevice, Lookup):
     """The operations of embeddings, for one network or K of them."""
 
     def embed(self, x: Array, E: Array, embeddings: Embeddings, h: Array) -> None:
-        kernels, (K, rows) = self._kernels, _sizes(x)
-        own, apart = first_of(E, K)
+        kernels, (K, rows, _) = self._kernels, sizes(x)
+        own, apart = first(E)
         geometry = kernels.tile(rows, embeddings.width, 1, networks=K)
         kernels.launch("embed", FILE, geometry, (x, own, h, i64(rows), apart), embeddings)
 
@@ -27,8 +26,8 @@ class CudaLookup(OnDevice, Lookup):
         self, x: Array, g: Array, embeddings: Embeddings, order: Array, sums: Array, dE: Array,
         factors: Array | None = None,
     ) -> None:  # fmt: skip
-        kernels, (K, rows) = self._kernels, _sizes(x)
-        own, apart = first_of(dE, K)
+        kernels, (K, rows, _) = self._kernels, sizes(x)
+        own, apart = first(dE)
         n, tables = own.size if factors is None else 0, len(embeddings.each)
         adds, numbers = i32(factors is not None), sums if factors is None else factors
         of_order = order if order.ndim == 3 else order[0]
@@ -66,8 +65,3 @@ class CudaLookup(OnDevice, Lookup):
                 "embed_join", ((high, tables, K), (THREADS, 1)), now, own, sums, numbers, i64(rows),
                 apart, behind, i64(each), adds,
             )  # fmt: skip
-
-
-def _sizes(x: Array) -> tuple[int, int]:
-    """The number of networks and of examples."""
-    return (1, len(x)) if x.ndim == 2 else x.shape[:2]

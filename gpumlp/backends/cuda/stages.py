@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from gpumlp.backends.cuda.kernels import (
     HELD,
     NARROW,
@@ -31,14 +29,14 @@ class CudaStages(OnDevice, Stages):
     def stage(self, stage: Stage, x: Array, phi: Array | None, y: Array) -> None:
         K, rows, cols = sizes(y)
         kernels = self._kernels
-        pack = _pack(kernels, cols, x, phi, y)
+        pack = kernels.pack_of(cols, x, phi, y)
         shape, packed = (i64(rows), i64(cols)), i32(pack > 1)
         if stage.cuda_f is not None:
             geometry = kernels.tile(K * rows, cols, pack)
             gated = x, y, i64(K * rows), i64(cols), i32(pack > 1)
             kernels.launch("stage", stage.cuda_file, geometry, gated, stage)
             return
-        own, apart = _of_first(x if phi is None else phi)
+        own, apart = first(x if phi is None else phi, 2)
         lanes, geometry = _groups(kernels, (K, rows, cols), pack)
         arguments = x, own, y, *shape, apart, packed, i32(lanes)
         kernels.launch("stage", stage.cuda_file, geometry, arguments, stage)
@@ -49,13 +47,13 @@ class CudaStages(OnDevice, Stages):
     ) -> None:  # fmt: skip
         K, rows, cols = sizes(gy)
         kernels = self._kernels
-        pack = _pack(kernels, cols, x, phi, gy, skip, gx)
+        pack = kernels.pack_of(cols, x, phi, gy, skip, gx)
         if stage.cuda_f is not None:
             self._gate_gradient(stage, x, gy, gx, dphi, pack)
             return
         # without φ, the kernel reads and writes none
         (own, apart), (own_gradient, of_gradient) = (
-            _of_first(gx if each is None else each) for each in (phi, dphi)
+            first(gx if each is None else each, 2) for each in (phi, dphi)
         )
         lanes, geometry = _groups(kernels, (K, rows, cols), pack, sums=len(stage.initial))
         arguments = (
@@ -69,7 +67,7 @@ class CudaStages(OnDevice, Stages):
         self, gate: Stage, x: Array, gy: Array, gx: Array, db: Array, pack: int
     ) -> None:
         K, rows, cols = sizes(gy)
-        kernels, (db, apart) = self._kernels, first(db, K)
+        kernels, (db, apart) = self._kernels, first(db)
         # half as many blocks as the scratch memory is for: each has the sums of both halves
         (across, high, _), block = kernels.tile(rows, cols, pack, SPLITS, 2 * K)
         arguments = (
@@ -102,17 +100,6 @@ class CudaStages(OnDevice, Stages):
         packed = kernels.aligned(x, skip, y)
         geometry = kernels.flat(n, kernels.pack if packed else 1)
         kernels.launch("join", "dropout.cu", geometry, (x, skip, y, i64(n), i32(packed)))
-
-
-def _pack(kernels: Kernels, cols: int, *arrays: Array | None) -> int:
-    return kernels.pack_of(cols, *(a for a in arrays if a is not None))
-
-
-def _of_first(phi: Array) -> tuple[Array, np.int64]:
-    """φ of the first network, and the entries from one network to the next."""
-    if phi.ndim == 2:
-        return phi, i64(0)
-    return phi[0], i64(phi.strides[0] // phi.itemsize)
 
 
 def _groups(
