@@ -106,7 +106,7 @@ def together() -> Iterator[None]:
         with deferred():
             with contextlib.ExitStack() as locks:
                 for folder in folders:
-                    locks.enter_context(_one_writer(folder))
+                    locks.enter_context(one_writer(folder))
                 for pending in group:
                     pending.replace()
             for folder in folders:  # other writers do not wait for the disk
@@ -271,8 +271,8 @@ def _overwrite(source: BinaryIO, target: Path) -> None:
 
 
 @contextlib.contextmanager
-def _one_writer(folder: Path) -> Iterator[None]:
-    """Keep other writers of `together` files out of a folder, where that is possible."""
+def one_writer(folder: Path) -> Iterator[None]:
+    """Keep others that do the same out of a folder, where that is possible."""
     handle = None
     if fcntl is not None:
         with contextlib.suppress(OSError):

@@ -5,17 +5,16 @@ The file is only a cache.  If it is damaged or cannot be written, a warning says
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from gpumlp.io.files import atomic_write, one_writer
 from gpumlp.io.paths import cache_folder
-from gpumlp.storage import atomic_write
 
 FORMAT = 1
 
@@ -43,7 +42,7 @@ class TuningCache:
         self._records[product] = dict(record)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with _exclusive(self.path):
+            with one_writer(self.path.parent):
                 self._records = self._read() | self._records
                 content = {"format": FORMAT, "device": self._device, "plans": self._records}
                 atomic_write(self.path, json.dumps(content, indent=1).encode())
@@ -75,16 +74,3 @@ class TuningCache:
         if not self._warned:
             warnings.warn(text, stacklevel=2)
         self._warned = True
-
-
-@contextlib.contextmanager
-def _exclusive(path: Path) -> Iterator[None]:
-    """Keep other processes out while the file is written.  Without flock, they are not kept out."""
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    with path.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
