@@ -61,11 +61,6 @@ class Case:
         return f"{network_name(self.widths)}-m{self.batch_size}-{functions}"
 
     @property
-    def parameters(self) -> int:
-        """How many numbers θ has."""
-        return sum(n_out * (n_in + 1) for n_in, n_out in pairwise(self.widths))
-
-    @property
     def lr(self) -> float:
         """The learning rate of every competitor."""
         return RATES.get(self.optimizer, 1e-3)
