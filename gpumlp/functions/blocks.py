@@ -41,11 +41,7 @@ class Block:
 def blocks(
     widths: Sequence[int], norm: Any, dropout: Any, residual: Any, gated: Any
 ) -> tuple[Block, ...]:
-    """The blocks of layers 1 … L, for the arguments of `MLP`; empty if all are plain.
-
-    Raises:
-        ValueError, TypeError: an argument is not as `MLP` describes it.
-    """
+    """The blocks of layers 1 … L, for the arguments of `MLP`, checked; empty if all are plain."""
     hidden = len(widths) - 2
     given = {"norm": norm, "dropout": dropout, "residual": residual, "gated": gated}
     for name, value in given.items() if hidden == 0 else ():

@@ -86,11 +86,7 @@ class Embeddings:
 
 
 def embeddings(n_0: int, embed: Any) -> Embeddings | None:
-    """The argument `embed` of `MLP` for n_0 columns; None if there is no embedding.
-
-    Raises:
-        ValueError, TypeError: it is not as `MLP` describes it.
-    """
+    """The argument `embed` of `MLP` for n_0 columns, checked; None if there is no embedding."""
     if embed is None:
         return None
     if not isinstance(embed, Mapping):

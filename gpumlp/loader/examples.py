@@ -62,9 +62,6 @@ class Examples:
 
         `suffix` is added to the names x and y in errors; `rows` is the number of examples of a
         step, for `streams`.
-
-        Raises:
-            ValueError, TypeError: an argument is not as described.
         """
         backend, ends = net.backend, (net.widths[0], net.widths[-1])
         x, y, weights = checks.supervised(

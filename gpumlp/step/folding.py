@@ -64,11 +64,7 @@ def _updates(update: Op, into: ThetaBuffers, db: Buffer, groups: Groups) -> list
 
 
 def folds(settings: Settings) -> bool:
-    """Whether a step folds its update; `fold` as in `Trainer`.
-
-    Raises:
-        ValueError, TypeError: `fold` is not as described there.
-    """
+    """Whether a step folds its update; the argument `fold` of `Trainer` is checked."""
     fold = settings.fold
     if fold is not None and not isinstance(fold, (bool, np.bool_)):
         raise TypeError(f"fold must be True, False or None, got {fold!r}")

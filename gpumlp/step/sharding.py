@@ -103,11 +103,7 @@ def buckets(layout: Layout, shards: Shards, overlapped: bool) -> list[Bucket]:
 
 
 def checked_shards(count: Any, world: Any) -> Shards:
-    """The arguments `shards` and `world` of `Trainer`, checked.
-
-    Raises:
-        ValueError, TypeError: they are not as described there.
-    """
+    """The arguments `shards` and `world` of `Trainer`, checked."""
     if world is not None and not isinstance(world, World):
         raise TypeError(
             f"world must be gpumlp.distributed.world() or None, got {type(world).__name__}"

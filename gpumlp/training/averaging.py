@@ -58,11 +58,7 @@ class Average:
 
 
 def checked_ema(value: Any) -> float | None:
-    """The argument `ema` of `Trainer`, checked.
-
-    Raises:
-        ValueError: it is not a number between 0 and 1.
-    """
+    """The argument `ema` of `Trainer`, checked."""
     number = isinstance(value, (int, float, np.floating)) and not isinstance(value, bool)
     if value is not None and not (number and 0 < value < 1):
         raise ValueError(f"ema must be a number between 0 and 1, as 0.999, or None; got {value!r}")

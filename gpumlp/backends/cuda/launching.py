@@ -30,11 +30,7 @@ class DependentLaunches:
         self, function: int, grid: tuple[int, ...], block: tuple[int, int],
         arguments: tuple[Any, ...], stream: int,
     ) -> None:  # fmt: skip
-        """Launch a CUfunction.  The driver copies the arguments before it returns.
-
-        Raises:
-            DeviceError: the driver refuses the launch.
-        """
+        """Launch a CUfunction.  The driver copies the arguments before it returns."""
         driver, config = self._driver, self._driver.CUlaunchConfig()
         config.gridDimX, config.gridDimY, config.gridDimZ = (*grid, 1)[:3]
         config.blockDimX, config.blockDimY, config.blockDimZ = *block, 1
