@@ -47,36 +47,6 @@ class Transport(Protocol):
         """End all processes."""
 
 
-class Complete:
-    """A transfer that is complete."""
-
-    def done(self) -> bool:
-        return True
-
-    def missing(self) -> list[int]:
-        return []
-
-
-class Alone:
-    """The transport of one process."""
-
-    rank, size, local_rank = 0, 1, 0
-    broken: tuple[type[Exception], ...] = ()
-
-    def exchange(self, source: HostArray, counts: Sequence[int], received: HostArray) -> Pending:
-        received[0] = source
-        return Complete()
-
-    def gather(self, whole: HostArray, counts: Sequence[int]) -> Pending:
-        return Complete()
-
-    def broadcast(self, array: HostArray) -> Pending:
-        return Complete()
-
-    def end(self, status: int) -> NoReturn:
-        raise SystemExit(status)
-
-
 def offsets(counts: Sequence[int]) -> list[slice]:
     """The slices of consecutive pieces of these lengths."""
     ends = list(itertools.accumulate(counts, initial=0))

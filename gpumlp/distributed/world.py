@@ -7,13 +7,13 @@ import pickle
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NoReturn, TextIO
 
 import numpy as np
 
-from gpumlp.distributed.transport import Alone, Pending, Transport, offsets
+from gpumlp.distributed.transport import Pending, Transport, offsets
 from gpumlp.errors import first_line
 from gpumlp.io.types import HostArray
 
@@ -43,9 +43,11 @@ class World:
     """
 
     def __init__(self, transport: Transport | None = None, timeout: float = TIMEOUT) -> None:
-        self._transport = Alone() if transport is None else transport
-        self.rank, self.size = self._transport.rank, self._transport.size
-        self.local_rank = self._transport.local_rank
+        self._transport = transport  # None: a process on its own
+        self.rank, self.size, self.local_rank = 0, 1, 0
+        if transport is not None:
+            self.rank, self.size = transport.rank, transport.size
+            self.local_rank = transport.local_rank
         self.host = socket.gethostname()
         self.timeout = timeout
         self.doing = ""
@@ -76,7 +78,9 @@ class World:
             raise ValueError(f"received is {received.dtype} but source is {source.dtype}")
         sizes = [count * source.itemsize for count in counts]
         rows = as_bytes(received).reshape(self.size, sizes[self.rank])
-        self._wait("exchange", lambda: self._transport.exchange(as_bytes(source), sizes, rows))
+        if self._transport is None:
+            received[0] = source
+        self._wait("exchange", as_bytes(source), sizes, rows)
 
     def gather(self, whole: HostArray, counts: Sequence[int]) -> None:
         """Every rank's piece of `whole` ← that rank's, in place (all-gather).
@@ -92,7 +96,7 @@ class World:
         self._check_counts(counts)
         self._check_array("whole", whole, (sum(counts),))
         sizes = [count * whole.itemsize for count in counts]
-        self._wait("gather", lambda: self._transport.gather(as_bytes(whole), sizes))
+        self._wait("gather", as_bytes(whole), sizes)
 
     def _check_counts(self, counts: Sequence[int]) -> None:
         if len(counts) != self.size or min(counts) < 0:
@@ -150,20 +154,22 @@ class World:
 
     def _broadcast(self, array: HostArray) -> HostArray:
         if array.size:
-            self._wait("broadcast", lambda: self._transport.broadcast(as_bytes(array)))
+            self._wait("broadcast", as_bytes(array))
         return array
 
     # ---- waits and failures ----------------------------------------------------------------------
 
-    def _wait(self, operation: str, start: Callable[[], Pending]) -> None:
-        """Start a transfer and wait until it is complete."""
+    def _wait(self, operation: str, *arguments: Any) -> None:
+        """Start a transfer, a method of `Transport`, and wait until it is complete."""
+        if self._transport is None:
+            return
         if self._unfinished:
             raise RuntimeError(
                 "an exception, such as Ctrl-C, ended an earlier wait for other ranks, so the ranks "
                 "no longer agree on what comes next; start the processes again"
             )
         try:
-            self._complete(operation, start())
+            self._complete(operation, getattr(self._transport, operation)(*arguments))
         except self._transport.broken as error:
             self.fail(f"{operation} failed: {first_line(error)}; look for errors of other ranks")
 
@@ -190,6 +196,8 @@ class World:
 
     def end(self, status: int) -> NoReturn:
         """End all processes with this exit status."""
+        if self._transport is None:
+            raise SystemExit(status)
         self._transport.end(status)
 
     def fail(self, message: str, status: int = FAILED) -> NoReturn:
@@ -202,7 +210,7 @@ class World:
         doing = f" ({self.doing})" if self.doing else ""
         line = f"gpumlp: rank {self.rank} of {self.size} on {self.host}: {message}{doing}\n"
         self.print_error(line)
-        self._transport.end(status)
+        self.end(status)
 
     def print_error(self, text: str) -> None:
         """Print in one piece, since other ranks print to the same terminal, if that is possible."""

@@ -9,7 +9,6 @@ import pytest
 
 import gpumlp.distributed
 from gpumlp.distributed import Launch, World, ending_together, launch
-from gpumlp.distributed.transport import Alone
 from gpumlp.distributed.world import CROWDED, SPIN, pause
 from tests.support.launching import environment, run
 
@@ -130,10 +129,10 @@ def clock(monkeypatch):
     return found
 
 
-class Deaf(Alone):
+class Deaf:
     """Rank 1 of three, whose exchange never ends, or ends in an error."""
 
-    rank, size = 1, 3
+    rank, size, local_rank = 1, 3, 1
     broken = (ConnectionError,)
 
     def __init__(self, missing=(), error=None, complete=lambda: False):
@@ -141,6 +140,9 @@ class Deaf(Alone):
 
     def exchange(self, source, counts, received):
         return self
+
+    def end(self, status):
+        raise SystemExit(status)
 
     def done(self):
         if self.error:

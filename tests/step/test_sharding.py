@@ -6,7 +6,7 @@ import pytest
 import gpumlp
 from gpumlp.backends.cuda.backend import CudaBackend
 from gpumlp.distributed import World
-from gpumlp.distributed.transport import Alone, Complete, offsets
+from gpumlp.distributed.transport import offsets
 from gpumlp.step import sharding
 from gpumlp.training.memory import Data
 from tests.support.harness.host_device import HostDevice
@@ -15,19 +15,25 @@ from tests.support.memory_cases import LABELS, X, check, on_harness
 MAIN, PRODUCTS, SIDE = 0, 1, 2  # streams
 
 
-class OneOfTwo(Alone):
-    """Rank 0 of two processes, of which the other sends the same."""
+class OneOfTwo:
+    """Rank 0 of two processes, of which the other sends the same; its transfers are complete."""
 
-    size = 2
+    rank, size, local_rank, broken = 0, 2, 0, ()
 
     def exchange(self, source, counts, received):
         received[:] = source[: counts[0]]
-        return Complete()
+        return self
 
     def gather(self, whole, counts):
         own, other = (whole[piece] for piece in offsets(counts))
         other[:] = own if own.size == other.size else 0
-        return Complete()
+        return self
+
+    def broadcast(self, array):
+        return self
+
+    def done(self):
+        return True
 
 
 @pytest.fixture
