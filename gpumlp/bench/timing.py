@@ -73,6 +73,7 @@ def machine() -> dict[str, Any]:
     here: dict[str, Any] = {
         "processor": model,
         "avx512": "avx512f" in flags,
+        "amx": "amx_bf16" in flags,
         "cores": cores(),
         "python": platform.python_version(),
         "versions": {name: found for name in VERSIONS if (found := version(name))},
