@@ -46,12 +46,17 @@ TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d[\d:.,]*(Z|[+-]\d\d:?\d\d)?", re.ASCI
 SAMPLE = 100  # so many texts decide about the formats that are tried on all
 LEAST = 11_900  # of the dates in a format of `WHOLE`: January of 1900
 FEW = 10  # among so many texts is one in the format of the most
+FUTURE = 2040  # a year so late, written with two digits, may be one of the century before
 
 
 class DateFormat(NamedTuple):
-    """How the dates of a column are written, in the signs of `datetime.strptime`."""
+    """How the dates of a column are written, in the signs of `datetime.strptime`.
+
+    first: the first of the hundred years that two digits may stand for.
+    """
 
     pattern: str
+    first: int = 1969
 
     def __str__(self) -> str:
         """An example of a date in this format."""
@@ -82,7 +87,7 @@ class DateFormat(NamedTuple):
 
     def usual(self, texts: Sequence[str]) -> Found:
         """The values of the texts that are written as most are, and which these are."""
-        return usual_dates(texts, self.pattern)
+        return usual_dates(texts, *self)
 
     def _moment(self, text: str) -> datetime | None:
         if self in WHOLE:  # numbers have lost a zero of 03082023
@@ -92,7 +97,9 @@ class DateFormat(NamedTuple):
         found, pattern = numbered(text, self.pattern)
         week = " %u" * pattern.endswith("%V")
         with contextlib.suppress(ValueError):
-            return datetime.strptime(f"{found} 1" if week else found, pattern + week)
+            moment = datetime.strptime(f"{found} 1" if week else found, pattern + week)
+            year = self.first + (moment.year - self.first) % 100
+            return moment.replace(year=year) if "%y" in pattern else moment
         with contextlib.suppress(ValueError):
             return datetime.fromisoformat(text) if self == ISO and TIME.fullmatch(text) else None
         return None
@@ -131,12 +138,13 @@ def date_format_of(texts: Iterable[str], order: str | None) -> DateFormat | Ambi
     possible = [form for own, form in alike if order is None or own in (None, order)]
     found = [form for form in possible if _fits(form, sample) and _fits(form, there)]
     if len(found) > 1 and (text := _differently(found, there)):
-        spans = [(_span(form, there), form) for form in found]
+        spans = [(float(np.ptp(_days(form, there))), form) for form in found]
         (least, best), (next_, _), *_ = sorted(spans, key=lambda each: each[0])
         # 22-03-14 is 2022 in a column of few years, as the days of a month would be 31 years
-        return best if "%y" in best.pattern and 2 * least < next_ else Ambiguous(text)
+        clear = "%y" in best.pattern and 2 * least < next_
+        return _in_century(best, there) if clear else Ambiguous(text)
     if found or order not in (None, "ymd"):
-        return found[0] if found else None
+        return _in_century(found[0], there) if found else None
     # Python, Java and others leave out what is 0 of a time
     zones = {bool(times[1]) for text in sample if (times := TIME.fullmatch(regular(text)))}
     return ISO if len(zones) == 1 and _fits(ISO, sample) and _fits(ISO, there) else None
@@ -253,10 +261,27 @@ def _fits(form: DateFormat, texts: Sequence[str]) -> bool:
     return next(others(form, texts), None) is None
 
 
-def _span(form: DateFormat, texts: Iterable[str]) -> float:
-    """The days from the first to the last date of the texts."""
-    values = [value for text in texts if (value := form.value(text)) is not None]
-    return max(values) - min(values)
+def _days(form: DateFormat, texts: Sequence[str]) -> HostArray:
+    """The days since 1970 of texts in a format."""
+    found, usual = form.usual(texts)
+    rest = [form.value(texts[i]) for i in np.flatnonzero(~usual).tolist()]
+    return np.append(found[usual], np.array(rest, float))
+
+
+def _in_century(form: DateFormat, texts: Sequence[str]) -> DateFormat:
+    """The format with years of two digits in the hundred years that suit the dates best.
+
+    If some would be far in the future, such as birthdays of 1950, the widest gap between the years
+    is between the last and the first.
+    """
+    if "%y" not in form.pattern:
+        return form
+    years = _days(form, texts).astype("M8[D]").astype("M8[Y]").astype(np.int64) + 1970
+    if years.max() < FUTURE:
+        return form
+    two_digits = np.unique(years % 100)
+    widest = int(np.diff(two_digits, prepend=two_digits[-1] - 100).argmax())
+    return form._replace(first=1900 + int(two_digits[widest]))
 
 
 def _differently(formats: list[DateFormat], texts: Iterable[str]) -> str:

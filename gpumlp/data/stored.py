@@ -31,7 +31,7 @@ def from_json(path: Any, extra: Mapping[str, Any], names: Iterable[str]) -> dict
     settings: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in known.items()}
     settings["categories"] = {k: tuple(v) for k, v in settings["categories"].items()}
     settings["formats"] = {
-        k: DateFormat(*v) if len(v) == 1 else NumberFormat(*v)
+        k: NumberFormat(*v) if len(v) == len(NumberFormat._fields) else DateFormat(*v)
         for k, v in settings["formats"].items()
     }
     settings["dates"] = {k: tuple(v) for k, v in settings["dates"].items()}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,7 +23,6 @@ FIELDS = {  # of dates: the pattern, the least and the largest number
     "I": ("[0-9]{1,2}", 1, 12), "M": ("[0-9]{2}", 0, 59), "S": ("[0-9]{2}", 0, 59),
     "p": ("[AaPp][Mm]", 0, 1),
 }  # fmt: skip
-FIRST_OF_1900 = 69  # years from 69 on are those of the 20th century, as for `strptime`
 LONGEST = 64  # bytes
 FEW = 100  # of so few texts each is read by itself
 Found = tuple[HostArray, HostArray]
@@ -54,7 +54,7 @@ def usual_numbers(
     return _found(texts, f"(?P<sign>-?){before}(?P<digits>{digits}) ?{after}", values)
 
 
-def usual_dates(texts: Sequence[str], format: str) -> Found:
+def usual_dates(texts: Sequence[str], format: str, first: int) -> Found:
     """Days since 1970 of dates in this format, see `dates.DateFormat`; others are not valid."""
     fields = re.findall("%(.)", format)
     if not {*fields} <= FIELDS.keys() or re.search("%.%|Q|-%Y ", format):
@@ -62,7 +62,7 @@ def usual_dates(texts: Sequence[str], format: str) -> Found:
     pattern = re.escape(format).replace(r"\ ", ",? ")
     for field in fields:
         pattern = pattern.replace(f"%{field}", f"(?P<{field}>{FIELDS[field][0]})")
-    return _found(texts, pattern, _days)
+    return _found(texts, pattern, partial(_days, first))
 
 
 class Format(Protocol):
@@ -104,7 +104,7 @@ def _found(texts: Sequence[str], pattern: str, values: Callable[[dict[str, Any]]
     return out, valid
 
 
-def _days(parts: dict[str, Any]) -> Found:
+def _days(first_year: int, parts: dict[str, Any]) -> Found:
     """Days since 1970 from the fields of dates, and whether there is such a date."""
     of = {name: _number(name, texts) for name, texts in parts.items()}
     valid = np.array([True])
@@ -112,7 +112,7 @@ def _days(parts: dict[str, Any]) -> Found:
         valid = valid & (FIELDS[name][1] <= each) & (each <= FIELDS[name][2])
     year: Any = of.get("Y", 1970)  # that of a time alone
     if "y" in of:
-        year = of["y"] + np.where(of["y"] < FIRST_OF_1900, 2000, 1900)
+        year = first_year + (of["y"] - first_year) % 100
     month = np.asarray(12 * (year - 1970) + of.get("m", of.get("b", 1)) - 1)
     first, end = ((month + i).astype("M8[M]").astype("M8[D]").astype(np.int64) for i in (0, 1))
     day = first + of.get("d", 1) - 1
