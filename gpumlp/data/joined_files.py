@@ -51,7 +51,8 @@ class JoinedFiles:
             names = [name for name in file.names if name not in some]
             _check_columns(files.paths[0], first, path, names)
         self.untyped = self._files[0].kinds is None
-        self._keys = _typed([files.keys(path, wanted) for path in files.paths], {*first})
+        self._texts = [files.keys(path, wanted) for path in files.paths]
+        self._keys = _typed(self._texts, {*first})
         self.names = [*first, *self._keys]
 
     def warn_of_copies(self, files: Files) -> None:
@@ -103,7 +104,10 @@ class JoinedFiles:
             place = {name: j for j, name in enumerate(file.names)}
             for table in file.pieces([place[name] for name in names if name in place], text):
                 for name in (name for name in names if name not in place):
-                    table = table.append_column(name, pa.repeat(self._keys[name][i], len(table)))
+                    value = self._keys[name][i]
+                    if name in text:  # 07 is a label
+                        value = pa.scalar(self._texts[i][name], pa.string())
+                    table = table.append_column(name, pa.repeat(value, len(table)))
                 yield table.select(names)
 
     def points_mark(self) -> set[str]:

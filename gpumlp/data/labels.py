@@ -85,8 +85,12 @@ def numbers_of(words: Sequence[str]) -> HostArray | None:
 
 
 def _task(y: HostArray, words: Sequence[str] | None, numbers: HostArray | None) -> str:
-    """Classification for words, truth values and few distinct whole numbers, else regression."""
-    if numbers is None or numbers.dtype.kind in "OUSb":
+    """Classification for words, truth values and few distinct whole numbers, else regression.
+
+    Numbers with leading zeros are codes, and so words, if they repeat.
+    """
+    codes = words is not None and any(map(CODE.fullmatch, words)) and 2 * len(words) <= len(y)
+    if numbers is None or numbers.dtype.kind in "OUSb" or codes:
         return "classification"
     different = distinct(numbers) if words is None else {*map(meaning, words)}
     few = y.ndim == 1 and len(different) <= MAX_CLASSES

@@ -86,6 +86,17 @@ def test_codes_that_differ_in_leading_zeros_are_two_classes(tmp_path):
         load(csv(tmp_path, "7", "7.0", "new"), like=model(tmp_path / "t.csv"))
 
 
+def test_many_codes_with_leading_zeros_are_classes(tmp_path):
+    """If they repeat, as they are no quantities: 07 differs from 7."""
+    codes = [f"{i % 30:03}" for i in range(60)]
+    data = load(write_csv(tmp_path / "t.csv", table(y=codes)), "y")
+    assert data.classes == tuple(codes[:30])
+    np.testing.assert_array_equal(data.y, np.arange(60) % 30)
+    numbers = [f"{i:03}" for i in range(60)]
+    data = load(write_csv(tmp_path / "t.csv", table(y=numbers)), "y")
+    np.testing.assert_array_equal(data.y, np.arange(60.0))
+
+
 TYPES = {
     "bool": pa.array(ONE), "int8": pa.array(ONE.astype(np.int8)), "float": pa.array(ONE * 1.0),
     "float32": pa.array(ONE.astype(np.float32)),

@@ -142,6 +142,17 @@ def test_keys_of_folders_are_columns(tmp_path: Path) -> None:
     assert "year" not in data.load(part, "y").features
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_labels_from_keys_of_folders_are_spelt_like_these(kind: str, tmp_path: Path) -> None:
+    for i, key in enumerate(("01", "07", "10")):
+        part = TABLE[20 * i : 20 * (i + 1)].drop(columns="y")
+        save(tmp_path / f"code={key}" / f"part.{kind}", part)
+    found = data.load(tmp_path, "code")
+    assert found.classes == ("01", "07", "10")
+    np.testing.assert_array_equal(found.y, np.repeat([0, 1, 2], 20))
+    assert data.load(tmp_path, "n").x[-1, -1] == 10  # a feature is a number
+
+
 def test_missing_key_of_folders_is_a_missing_value(tmp_path: Path) -> None:
     save(tmp_path / "site=7/p.csv", TABLE[:30])
     save(tmp_path / "site=__HIVE_DEFAULT_PARTITION__/p.csv", TABLE[30:])
