@@ -12,19 +12,19 @@ from gpumlp.data.numbers import ALIKE
 Changes = list[tuple[re.Pattern[str], str]]
 
 ENGLISH = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-MONTHS = (  # English, German, French, Spanish, Italian, Portuguese, Dutch
+MONTHS = (  # English, German, French, Spanish, Italian, Portuguese, Dutch, Scandinavian
     "jan(uar[yi]?|vier|v|eiro)?|jän(ner)?|ene(ro)?|gen(naio)?",
     "feb(ruar[yi]?|rero|braio)?|fév(r|rier)?|fev(r|ereiro)?",
-    "mar(ch|s|zo|ço)?|märz|mrz|maart|mrt",
+    "mar(ch|t?s|zo|ço)?|märz|mrz|maart|mrt",
     "apr(ile?)?|avr(il)?|abr(il)?",
-    "may|mai|mayo|mag(gio)?|maio|mei",
+    "may|mai|maj|mayo|mag(gio)?|maio|mei",
     "june?|juni|juin|junio|giu(gno)?|junho",
     "july?|juli|juil(let)?|julio|lug(lio)?|julho",
-    "aug(ust(us)?)?|août|ago(sto)?",
+    "aug(ust(us|i)?)?|août|ago(sto)?",
     "sept?(ember|embre)?|septiembre|set(tembre|embro)?",
     "oct(ob(er|re))?|octubre|okt(ober)?|ott(obre)?|out(ubro)?",
     "nov(ember|embre|iembre|embro)?",
-    "dec(ember)?|dez(ember|embro)?|déc(embre)?|dic(iembre|embre)?",
+    "de[cs](ember)?|dez(ember|embro)?|déc(embre)?|dic(iembre|embre)?",
 )
 DAYS = (
     r"mon|tues?|wed(nes)?|thu(rs?)?|fri|sat(ur)?|sun|(mon|tues|wednes|thurs|fri|satur|sun)day|m[oi]|"
@@ -78,6 +78,8 @@ PARTS = re.compile(
     re.IGNORECASE,
 )
 YEAR_OR_CLOCK = re.compile(r"(?<!\d)(?:19|20)\d\d(?!\d)|\d:\d\d")
+NAMED_MONTH = re.compile(r"\d{1,2}\W{1,2}([^\W\d_]{3,12})\W{1,2}(?:19|20)\d\d(?!\d)")
+MOST_NAMES = 24  # of months in one language, also abbreviated
 SHARE = 0.9  # of the texts are dates
 MONTH_AND_DAY = re.compile(
     rf"(?P<day>\d\d?)?\W*({WORD.format('|'.join(MONTHS))})\W*(?(day)|(\d\d?))", re.IGNORECASE
@@ -181,4 +183,7 @@ def unread_dates(texts: Collection[str]) -> bool:
     first = [text for text in islice(texts, MOST_CHECKED) if len(text) <= LONGEST]
     some = [text for text in first if YEAR_OR_CLOCK.search(text)]
     least = SHARE * min(len(texts), MOST_CHECKED)
+    names = [found[1] for text in first if (found := NAMED_MONTH.match(text))]
+    if len(names) >= least and len({*names}) <= MOST_NAMES:  # 10 октября 2022
+        return True
     return len(some) >= least and sum(map(bool, map(PARTS.fullmatch, map(regular, some)))) >= least

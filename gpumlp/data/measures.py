@@ -16,15 +16,17 @@ UNITS = (
     "d|days?|h|hrs?|hours?|m|mins?|minutes?|s|secs?|seconds?|y|yrs?|years?|mo|mons?|months?|w|wks?|"
     "weeks?|ft|feet|in|lbs?|oz|st|deg|mm|cm|km|kg|g"
 )
-SEVERAL = re.compile(  # 1h 20m, 5'11", 12°30', 1:20:30, 3 days 04:00, 120/80, 5 ± 1, (1.5, 2.5)
+# 1h 20m, 5'11", 12°30', 1:20:30, 3 days 04:00, 120/80, 5 ± 1, (1.5, 2.5), 5 (10%), 9x12 cm
+SEVERAL = re.compile(
     rf"-?0\s*({UNITS})[.,]?\s*(and\s+|x\s+)?[+-]?0.*|P(0\D)*(T(0\D)+)?|-?0\s*['\"°].*0.*|"
-    r"[+-]?0(:0){1,3}|-?0/0|-?0\s*(±|\+/?-)\s*0.*|\w*\s*[(\[{].*0[,;\s].*0.*[)\]}]|-?0[,;|]\s*-?0|0\(0\)|"
-    rf"0\s+(out of|of|von|sur|de|di|из)\s+0.*|-?0\s*\[0\]|0[€$£]0|"  # 5 [2] has a footnote
+    r"[+-]?0(:0){1,3}|-?0/0|-?0\s*(±|\+/?-)\s*0.*|\w*\s*[(\[{].*0[,;\s].*0.*[)\]}]|-?0[,;|]\s*-?0|"
+    rf"({CURRENCY})?-?0%?\s*[(\[]-?0%?(\s*(-|to|,)\s*-?0%?)?[)\]]|0(\s*[x×]\s*0)+\s*({UNITS})|0\s?\w*\s*@\s*0.*|"
+    rf"0\s+(out of|of|von|sur|de|di|из)\s+0.*|0[€$£]0|"
     rf"({CURRENCY})\s*0\s*(-|to|bis)\s*({CURRENCY})?\s*0.*|0\s*(-|to|bis)\s*0\s*({UNITS}|{CURRENCY}|%)",
     re.IGNORECASE,
 )
 MEASURED = re.compile(  # $0, <0, 0 kg, 0 months, 0*, "0", ="0"
-    rf"-?(=?['\"‘’“”„«‹\[{{]|[<>≤≥±▲▼△▽↑↓]=?\s*|(c(irc)?a|c\.|approx|about|est)\.?\s*|{CURRENCY})?\s*0\s*({UNITS}|{CURRENCY}|[*†‡+?'\"’”“′″»›\]}}]|\[[a-z0]\]|percent|pct\.?|"
+    rf"-?(=?['\"‘’“”„«‹\[{{]|[<>≤≥±▲▼△▽↑↓]=?\s*|(c(irc)?a|c\.|approx|about|est|from|up\sto)\.?\s*)?({CURRENCY})?\s*0\s*({UNITS}|{CURRENCY}|[*†‡+?'\"’”“′″»›\]}}]|\[[a-z0]\]|percent|pct\.?|"
     r"[%‰]|°\s*[CFK]?|[kmcµ][glmsw]|\sl|[kmgt]i?(b(its?|ytes?)?|bps|hz|w)|km?/h|m/s|mph|hp|psi|[kmh]?pa|"
     r"m?bar|sq\.? ?(ft|m)|sqm|[cmk]?m[23²³]|mi(les?)?|ya?r?ds?|inch(es)?|(kilo)?grams?|"
     r"(kilo)?met(er|re)s?|ml|lit(er|re)s?|pounds?|ounces?|tons?|[kmbgt]|[bm]n|mio\.?|mrd\.?|tsd\.?|"
@@ -55,6 +57,7 @@ def unclear_numbers(texts: Collection[str]) -> str:
         if written or measured:
             return "units"
     several = sum(ways[way] for way in usual if SEVERAL.fullmatch(way))
-    if several >= SHARE * len(texts):
+    one = sum(ways[way] for way in usual if MEASURED.fullmatch(way))  # 2h beside 2h 50m
+    if several + min(one, several) >= SHARE * len(texts):
         return "several"
     return "unread" if unread_dates(texts) else ""

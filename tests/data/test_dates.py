@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import re
 from typing import Any
 
@@ -243,6 +244,24 @@ def test_years_of_two_digits_are_those_that_vary_less(pattern: str) -> None:
     assert isinstance(date_format_of(["10-11-12"], None), Ambiguous)
 
 
+@pytest.mark.parametrize("pattern", ["%b-%y", "%m/%d/%y", "%d.%m.%y %H:%M", "%d-%b-%y"])
+@pytest.mark.parametrize(("first", "last"), [(1946, 2012), (1941, 1968), (1985, 2055)])
+def test_birthdays_with_two_digits_of_the_year(
+    pattern: str, first: int, last: int, tmp_path: Any
+) -> None:
+    """They are in the order of time: none of 1950 is in 2050, also in what a model reads."""
+    months = np.linspace(12 * (first - 1970), 12 * (last - 1970), 60).astype(int).astype("M8[M]")
+    days = months.astype("M8[D]") + (12 if "%d" in pattern else 0)
+    texts = pandas.Series(days.astype("M8[s]")).dt.strftime(pattern)
+    path = write_csv(tmp_path / "t.csv", table(d=texts, y=COLOURS))
+    found = data.load(path, "y")
+    np.testing.assert_array_equal(found.x[:, 3], days.astype(float))
+    known = data.Preparation.of(found, x=True, y=False)
+    known = data.Preparation.from_json("t", {"data": json.loads(json.dumps(known.to_json()))})
+    write_csv(path, {name: values[:1] for name, values in table(d=texts).items()})
+    np.testing.assert_array_equal(data.load_inputs(path, known)[:, 3], found.x[:1, 3])
+
+
 def test_ambiguous_dates(tmp_path: Any) -> None:
     texts = [f"{1 + i % 12:02}/{1 + i // 12:02}/2020" for i in range(60)]
     path = write_csv(tmp_path / "t.csv", table(d=texts, y=COLOURS))
@@ -427,6 +446,18 @@ def test_dates_that_cannot_be_read_are_refused(pattern: str, tmp_path: Any) -> N
     ):
         data.load(path, "y")
     assert "d" in data.load(path, "y", categorical="d").categories
+
+
+def test_dates_with_names_of_months_that_are_not_known(tmp_path: Any) -> None:
+    """In Russian they are refused; in Swedish they are read."""
+    names = [f"{['октября', 'мая', 'июня'][i % 3]} 20{10 + i % 9}" for i in range(60)]
+    path = write_csv(
+        tmp_path / "t.csv", table(d=[f"{1 + i % 28} {n}" for i, n in enumerate(names)], y=COLOURS)
+    )
+    with pytest.raises(ValueError, match=r"in a form that cannot be read .*: d: wri"):
+        data.load(path, "y")
+    for text in ("29 augusti 1970", "29 maj 1970", "29 marts 1970", "29. desember 1970"):
+        assert isinstance(date_format_of([text], None), DateFormat)
 
 
 @pytest.mark.parametrize("pattern", ["%Y%m%d", "%d%m%Y", "%Y%m%d%H%M"])
