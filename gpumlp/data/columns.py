@@ -30,6 +30,7 @@ from gpumlp.io.types import HostArray
 MOST_WORDS = 100_000  # the longest list of different words in a column
 MOST_CATEGORIES = 1000  # more different words are categories only if the user says so
 FEWEST_ROWS = 20  # in fewer rows the numbers 1, 2, 3, … may say something
+PERCENT = "%", "percent", "pct", "pct."
 DIGITS = re.compile(r"(?!.*\d[eEdD])(?:\D*\d){16}")  # and not 1e20
 Format = NumberFormat | DateFormat
 
@@ -72,6 +73,7 @@ class Column:
         unusual: whether a text was not written as most are, with a format.
         large: whether there were floating-point numbers that may have been such whole numbers.
         whole: whether all values are whole numbers, and none is missing.
+        bare: whether there were numbers without the percent sign of the format.
     """
 
     def __init__(
@@ -79,15 +81,17 @@ class Column:
         format: Format | None = None, date: bool | None = None, order: str | None = None,
         kept: bool = False,
     ) -> None:  # fmt: skip
-        self._date, self._order, self._kept = date, order, kept
-        self.name, self.declared, self._known = name, declared or known is not None, known
+        self.name, self._date, self._order, self._kept = name, date, order, kept
+        self.declared, self._known = declared or known is not None, known
         self.format, self._form = format, format or PLAIN
         self.words = {word: i for i, word in enumerate(known or ())}
         self._find = None if known is None else Known(self.words).find
         self.counts: HostArray = np.zeros(len(self.words) + 1, np.int64)
         self.strange, self.kinds = Counter[str](), set[str]()
         self.total = self.missing = self.infinite = 0
-        self.large = self.unusual = self._huge = self._fractions = self.whole = self._coded = False
+        self.large = self.unusual = self._huge = self._fractions = self.whole = False
+        self._coded = self.bare = False
+        self._percent = getattr(format, "after", "") in PERCENT
         self._calendar = WholeNumbers()
         self._low, self._high, self._sum = np.inf, -np.inf, 0.0
 
@@ -120,11 +124,6 @@ class Column:
         return out
 
     @property
-    def mixed(self) -> bool:
-        """Whether some pieces held words and others did not, so that all must be read as words."""
-        return len(self.kinds) > 1 and not self.declared
-
-    @property
     def huge(self) -> bool:
         """Whether there were whole numbers that float64 cannot represent, and no fractions."""
         return self._huge and not self._fractions
@@ -150,17 +149,9 @@ class Column:
             return whole
         found = format_of(self._frequencies())
         if found is not None and not found[1] and not are_codes(found[0], self.words):
-            # of a type of categories, whole numbers are codes
-            codes = all(word.lstrip("+-").isdecimal() for word in self.words)
-            return None if self._coded and codes else found[0]
+            return None if self._typed(found) else found[0]
         date = date_format_of(self.words, self._order)
         return date if isinstance(date, DateFormat) else None
-
-    @property
-    def identifies(self) -> bool:
-        """Whether there is a different word in every row."""
-        different = len(self.words) > 1 and not self.declared and bool((self.counts <= 1).all())
-        return different and self.problem is not None and self.problem.kind == "many"
 
     @property
     def problem(self) -> Problem | None:
@@ -184,7 +175,7 @@ class Column:
         date = None if self._categorical or self._kept else usual_date_format(counts, self._order)
         if isinstance(date, Ambiguous) and found is None:
             return Problem("ambiguous", [date.text])
-        chosen = self._kept or (self._coded and (found is None or found[0] == PLAIN))
+        chosen = self._kept or (self._typed(found) and not isinstance(date, DateFormat))
         if self._categorical or (chosen and self.written is None):
             return Problem("many", []) if len(counts) >= MOST_WORDS else None
         if found and not are_codes(found[0], counts) and not are_ranges(counts, found[1]):
@@ -197,9 +188,16 @@ class Column:
         return Problem("many", []) if many else None
 
     @property
-    def _categorical(self) -> bool:
-        """Whether the user, or a type of categories with few texts, makes them categories."""
+    def _categorical(self) -> bool:  # by the user, or a type of categories with few texts
         return self.declared or (self._coded and len(self.words) <= FEW)
+
+    def _typed(self, found: tuple[NumberFormat, list[str]] | None) -> bool:
+        """Whether a type of categories has texts that are whole numbers or none, as codes are.
+
+        found: the format of most texts, and the others.
+        """
+        numbers = [] if found is None else self.words.keys() - {*found[1]}
+        return self._coded and all(word.lstrip("+-").isdecimal() for word in numbers)
 
     @property
     def _whole_dates(self) -> DateFormat | Ambiguous | None:
@@ -220,6 +218,7 @@ class Column:
         import pyarrow as pa
 
         self.kinds.add("numbers")
+        self.bare |= self._percent and column.null_count < len(column)
         kind = column.type
         self._huge |= exceeds(column, LARGEST_INT)
         whole = pa.types.is_integer(kind) or (pa.types.is_decimal(kind) and kind.scale == 0)
@@ -253,7 +252,8 @@ class Column:
             form = date if isinstance(date, DateFormat) else ISO if form == PLAIN else form
         elif isinstance(form, NumberFormat) and form.decimal == "." and self._date is not None:
             # new data that was corrected since has plain numbers, as .parquet files may have
-            form = PLAIN if all(map(NUMBER.fullmatch, words)) else form
+            form = PLAIN if words and all(map(NUMBER.fullmatch, words)) else form
+            self.bare |= self._percent and form == PLAIN
         few = form != PLAIN or 2 * sum(w.strip().lower() in TRUTH for w in words) <= len(words)
         truths: dict[str, Any] = {} if few else TRUTH  # a text between them makes words of these
         self._form, dates = form, isinstance(form, DateFormat)

@@ -43,7 +43,8 @@ def reason_to_leave_out(column: Column, x: Matrix, j: int, index: bool) -> str:
         return "no values"
     if index:
         return "pandas' index"
-    if column.identifies:
+    different = len(column.words) > 1 and not column.declared and bool((column.counts <= 1).all())
+    if different and column.problem is not None and column.problem.kind == "many":
         return "a different word in each row"
     counting = column.counting and column.total >= FEWEST_ROWS
     named = IDENTIFIER.fullmatch(column.name) or (j == 0 and FIRST.fullmatch(column.name))

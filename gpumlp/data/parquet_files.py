@@ -22,12 +22,22 @@ class ParquetFile:
     """
 
     def __init__(self, path: Path) -> None:
+        import pyarrow as pa
+
         self._path = path
         with self._opened() as file:
             schema, self._rows = file.schema_arrow, int(file.metadata.num_rows)
         self.names: list[str] = schema.names
-        index = (schema.pandas_metadata or {}).get("index_columns", [])
+        pandas = schema.pandas_metadata or {}
+        index = pandas.get("index_columns", [])
         self.index_columns: Collection[str] = {name for name in index if isinstance(name, str)}
+        # of categories that are no texts, the file stores the values alone
+        kinds = {c["field_name"]: c["pandas_type"] for c in pandas.get("columns", ())}
+        self._coded = {
+            field.name
+            for field in schema
+            if kinds.get(field.name) == "categorical" and pa.types.is_integer(field.type)
+        }
         self.kinds: dict[str, Any] | None = {field.name: field.type for field in schema}
 
     def pieces(self, columns: Collection[int], text: Collection[str]) -> Iterator[Any]:
@@ -39,7 +49,11 @@ class ParquetFile:
         with self._opened() as file:
             for batch in file.iter_batches(rows, columns=names):
                 place = {name: j for j, name in enumerate(batch.schema.names)}
-                yield pa.Table.from_batches([batch]).select([place[name] for name in names])
+                table = pa.Table.from_batches([batch]).select([place[name] for name in names])
+                for j, name in enumerate(names):
+                    if name in self._coded:
+                        table = table.set_column(j, name, table[j].dictionary_encode())
+                yield table
 
     def rows(self, first: int) -> int:
         """The number of rows."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import closing
@@ -162,7 +163,7 @@ class Table:
         columns = [c for c in (*self._columns, self._target) if c is not None]
         text: set[str] = set()
         if self._untyped:  # the types of a column's blocks may differ
-            text = {c.name for c in columns if c.mixed or c.large}
+            text = {c.name for c in columns if c.large or (len(c.kinds) > 1 and not c.declared)}
         formats = {
             c.name: found
             for c in columns
@@ -250,6 +251,9 @@ class Table:
             for j, (column, piece) in enumerate(zip(self._columns, table.columns, strict=False)):
                 x[:, j] = column.values(piece)
             yield x, None if self._target is None else self._target.values(table.columns[-1])
+        if bare := [quoted(c.name) for c in (*self._columns, self._target) if c and c.bare]:
+            what = "has numbers without the % of the model's data, 10.5 is read as 10.5 %"
+            warnings.warn(f"{self._path} {what}: {listed(bare)}", stacklevel=2)
 
     @property
     def _read_names(self) -> list[str]:

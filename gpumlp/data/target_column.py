@@ -70,6 +70,7 @@ class TargetColumn(Column):
         self.has_words = False
         if is_numeric(column.type):
             self.kinds.add("numbers")
+            self.bare |= self._percent
             if pa.types.is_boolean(column.type):
                 column = column.fill_null(False)  # else null makes numbers of truth values
             y: HostArray = np.asarray(column.to_numpy())

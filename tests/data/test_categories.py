@@ -132,6 +132,25 @@ class TestCategories:
         pq.write_table(pa.table(table(d=codes, y=COLOURS)), tmp_path / "t.parquet")
         assert len(load(tmp_path / "t.parquet", "y").categories["d"]) == 28
 
+    @pytest.mark.parametrize("written", ["{}.5", "{},5", "{}.5%", "2024-01-{:02}"])
+    def test_a_mark_in_a_type_of_categories_is_no_category(self, tmp_path, written):
+        """Without the mark, the others would be numbers or dates."""
+        texts = ["?", *(written.format(1 + i % 28) for i in range(59))]
+        columns = table(d=pa.array(texts).dictionary_encode(), y=COLOURS)
+        pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+        with pytest.raises(ValueError, match=r"except for some texts \('\?'\): d: correct"):
+            load(tmp_path / "t.parquet", "y")
+
+    def test_whole_numbers_of_a_type_of_categories_in_pandas(self, tmp_path):
+        pandas = pytest.importorskip("pandas")
+        frame = pandas.DataFrame(table(d=np.arange(60) % 3, y=COLOURS))
+        path = tmp_path / "t.parquet"
+        frame.astype({"d": "category"}).to_parquet(path)
+        x, known = seen(load(path, "y"))
+        assert known.columns[3:] == ("d=0", "d=1", "d=2")
+        frame.to_parquet(path)
+        np.testing.assert_array_equal(known.inputs(load_inputs(path, known)), x)
+
     def test_csv_codes_keep_their_zeros(self, tmp_path):
         codes = [f"{i % 3:02}" for i in range(60)]
         path = write_csv(tmp_path / "t.csv", {"code": codes, "b": X[:, 1], "y": X[:, 0]})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import re
@@ -107,7 +108,8 @@ CODES = {  # A stands for a letter of two
     "several": ["1h 20m", "5 min 20 s", "2m15s", "26:10:05", "3 days, 04:10:00", "5'11\"", "12°30'",
                 "PT1H5M", "120/80", "5.1 ± 0.2", "5.12(3)", "(1.5, 2.5)", "[1 2 3]", "48.1,11.5",
                 "5 ft 10 in", "3 von 60", "4.5 out of 5 stars", "19.5[1]",
-                "12€30", "$5 - $10", "€5 to 10", "5–10 cm"],
+                "12€30", "$5 - $10", "€5 to 10", "5–10 cm", "5 (10%)", "10% (5)", "5.1 [4.2-6.3]",
+                "9x12 cm", "9Nm@ 12rpm", "9.5@ 12(kgm@ rpm)"],
 }  # fmt: skip
 
 
@@ -141,6 +143,10 @@ def test_whole_numbers_of_several_units(ways: str) -> None:
     forms = ways.split("|" if "|" in ways else " ")
     texts = [forms[i % len(forms)].replace("0", str(i), 1) for i in range(1, 60)]
     assert unclear_numbers(texts) == "units"
+
+
+def test_times_of_which_some_have_one_unit() -> None:
+    assert unclear_numbers([f"{i}h {i}m" if i % 3 else f"{i}h" for i in range(60)]) == "several"
 
 
 def test_neighbouring_numbers_are_categories() -> None:
@@ -220,6 +226,13 @@ def test_later_texts_decide_between_two_readings() -> None:
     assert format_of(dict.fromkeys(texts, 1) | {"?": 3}) == (NumberFormat(".", ","), ["?"])
 
 
+def corrected(name: str) -> Any:
+    """The context of reading plain numbers: as Excel has it, 10 % may be 0.1."""
+    if name == "percent":
+        return pytest.warns(UserWarning, match="numbers without the % .*, 10.5 is read as 10.5 %: ")
+    return contextlib.nullcontext()
+
+
 WRITTEN: dict[str, Any] = {
     "decimal commas": lambda v: f'"{v}"'.replace(".", ","),
     "percent": lambda v: f"{v}%",
@@ -248,7 +261,8 @@ def test_table_and_model(name: str, tmp_path: Any) -> None:
     assert np.isnan(part.x[5, 3])
     if name != "decimal commas":  # a corrected file
         write_csv(path, table(d=values, y=COLOURS))
-        np.testing.assert_allclose(next(data.pieces(path, known)).x[:, 3], values)
+        with corrected(name):
+            np.testing.assert_allclose(next(data.pieces(path, known)).x[:, 3], values)
     texts[5] = "soon"
     write_csv(path, table(d=texts, y=COLOURS))
     with pytest.raises(ValueError, match=r"except for some texts \('soon'\): d"):
@@ -283,7 +297,8 @@ def test_target_and_model(name: str, tmp_path: Any) -> None:
     np.testing.assert_allclose(part.y, np.delete(values, 5))
     if name != "decimal commas":  # a corrected file
         write_csv(path, table(y=values))
-        np.testing.assert_allclose(next(data.pieces(path, known)).y, values)
+        with corrected(name):
+            np.testing.assert_allclose(next(data.pieces(path, known)).y, values)
     texts[5] = "soon"
     write_csv(path, table(y=texts))
     with pytest.raises(ValueError, match=r"except for some texts \('soon'\)"):
