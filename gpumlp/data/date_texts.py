@@ -7,7 +7,7 @@ from collections.abc import Collection
 from functools import lru_cache
 from itertools import islice
 
-from gpumlp.data.numbers import ALIKE
+from gpumlp.data.numbers import ALIKE, NULLS
 
 Changes = list[tuple[re.Pattern[str], str]]
 
@@ -155,7 +155,8 @@ def _changes(text: str) -> Changes:
 
 def are_dotted(texts: Collection[str]) -> bool:
     """Whether texts are months such as 06.2022 or 2022.06, which could be decimals."""
-    return len(texts) >= FEWEST_DOTTED and any(all(map(one.fullmatch, texts)) for one in DOTTED)
+    there = {text.strip() for text in texts} - NULLS
+    return len(there) >= FEWEST_DOTTED and any(all(map(one.fullmatch, there)) for one in DOTTED)
 
 
 def are_days(texts: Collection[str]) -> bool:
