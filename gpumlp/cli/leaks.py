@@ -13,6 +13,7 @@ MOST_ROWS = 20_000  # that are searched for leaks, and in wide tables, at so man
 MOST_VALUES, FEWER_ROWS = 4_000_000, 2000
 FEWEST_ROWS = 50
 LEAK = 0.999  # balanced accuracy or R² of a prediction by one column alone
+BY_ORDER = 0.98  # that by the neighbouring rows, between runs of which it may be wrong
 LESS = 0.7  # of the changes by chance between neighbours: a column with a leak has few
 SEEN = 0.9  # of the other rows have a value of the known ones: only these are predicted
 MEANS = 256  # points of the line that predicts values by one column
@@ -39,9 +40,9 @@ def leaks(dataset: Dataset) -> tuple[HostArray, bool]:
         found[j] = _predicts(columns[j], y)
     place = np.arange(len(y), dtype=float)
     if dataset.classes is None:  # ranks, as rare large values do not matter
-        return found, _predicts(place, np.argsort(np.argsort(y)).astype(float))
+        return found, _predicts(place, np.argsort(np.argsort(y)).astype(float), BY_ORDER)
     # between two classes a row may get the class of the other side
-    return found, _predicts(place, y, wrong=len(dataset.classes))
+    return found, _predicts(place, y, BY_ORDER, wrong=len(dataset.classes))
 
 
 def _follows(columns: HostArray, y: HostArray) -> HostArray:
@@ -60,13 +61,14 @@ def _follows(columns: HostArray, y: HostArray) -> HostArray:
     return np.asarray(change <= LESS * chance)
 
 
-def _predicts(column: HostArray, y: HostArray, wrong: int = 0) -> bool:
+def _predicts(column: HostArray, y: HostArray, least: float = LEAK, wrong: int = 0) -> bool:
     """Whether the values of a column (m,) predict y of the rows that are not known.
 
     A random half of the rows is known. Another row gets the most frequent label, or the mean, of
     the known rows with the nearest value; or it is predicted by a line through means.
 
     y: labels, whole numbers from 0 on; or values.
+    least: the least balanced accuracy or R².
     wrong: so many of the other rows may get another label, if one label for all would miss more.
     """
     known = np.random.default_rng(1).random(len(y)) < 0.5
@@ -90,11 +92,11 @@ def _predicts(column: HostArray, y: HostArray, wrong: int = 0) -> bool:
         there = np.bincount(want)
         rates = np.bincount(want, missed)[there > 0] / there[there > 0]
         rare = len(want) - there.max()  # so many are missed by the most frequent label alone
-        return bool(1 - rates.mean() >= LEAK or missed.sum() <= min(wrong, rare // 4))
+        return bool(1 - rates.mean() >= least or missed.sum() <= min(wrong, rare // 4))
     means = (np.bincount(at, y) / np.bincount(at))[near]
     spread = np.square(want - want.mean()).sum()
     return any(
-        np.square(want - guess).sum() <= (1 - LEAK) * spread
+        np.square(want - guess).sum() <= (1 - least) * spread
         for guess in (means, np.where(new < np.inf, _on_line(x, y, new), means))
     )
 

@@ -137,6 +137,15 @@ def test_few_rows_of_a_class_tell_nothing_about_the_order():
         assert leaks(Dataset("t", "classification", x, y, names, names))[1] == ordered
 
 
+def test_runs_of_a_class_and_drifting_values_tell_of_the_order():
+    rng = np.random.default_rng(0)
+    x, names = rng.normal(size=(2000, 2)), tuple("ab")
+    for y, ordered in ((np.arange(2000) // 200 % 2, True), (np.arange(2000) // 2 % 2, False)):
+        assert leaks(Dataset("t", "classification", x, y, names, names))[1] == ordered
+    for y, ordered in ((x[:, 0].cumsum(), True), (x[:, 0] + x[:, 1].cumsum() / 20, False)):
+        assert leaks(Dataset("t", "regression", x, y, names))[1] == ordered
+
+
 def test_wide_table_shares_lines(tmp_path):
     rng = np.random.default_rng(0)
     wide = pandas.DataFrame(rng.normal(size=(60, 150))).add_prefix("g")
