@@ -46,13 +46,17 @@ def reason_to_leave_out(column: Column, x: Matrix, j: int, index: bool) -> str:
     different = len(column.words) > 1 and not column.declared and bool((column.counts <= 1).all())
     if different and column.problem is not None and column.problem.kind == "many":
         return "a different word in each row"
+    # also with 1, 1.1, 1.2, as R calls copies of a row
+    unnamed = INDEX.fullmatch(column.name) and column.kinds == {"numbers"} and not column.missing
+    if unnamed and not column.whole:
+        return "pandas' index"
     counting = column.counting and column.total >= FEWEST_ROWS
     named = IDENTIFIER.fullmatch(column.name) or (j == 0 and FIRST.fullmatch(column.name))
     if counting or (column.whole and named):
         values = np.concatenate([x[rows][:, j] for rows in chunks(x)])
         if len(distinct(values)) == len(values):
             return "row numbers" if counting else "a different number in each row"
-        if column.whole and INDEX.fullmatch(column.name):
+        if unnamed:
             return "pandas' index"
         again = values[1:] == values[0]  # several tables, one below the other
         numbered = NUMBERING.fullmatch(column.name) or (j == 0 and FIRST.fullmatch(column.name))

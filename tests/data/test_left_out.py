@@ -108,6 +108,9 @@ def test_row_numbers_in_any_order(numbers: Any, tmp_path: Any) -> None:
 def test_index_of_frames_that_were_joined(name: str, tmp_path: Any) -> None:
     path = write_csv(tmp_path / "t.csv", {name: np.arange(60) % 30, **table(y=COLOURS)})
     assert data.load(path, "y").left_out == {name or "Unnamed: 0": "pandas' index"}
+    copies = [f"{i % 30}.{i // 30}" for i in range(60)]  # R calls those of a row so
+    write_csv(path, {name: copies, **table(y=COLOURS)})
+    assert data.load(path, "y").left_out == {name or "Unnamed: 0": "pandas' index"}
 
 
 @pytest.mark.parametrize("name", ["index", "rownames", "row", "obs"])
