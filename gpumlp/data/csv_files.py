@@ -20,7 +20,9 @@ from gpumlp.data.numbers import NULLS
 from gpumlp.data.quoting import (
     LINE_END,
     TEXT_END,
+    check_blank,
     check_closed,
+    check_header,
     check_names,
     check_rows,
     opening,
@@ -129,6 +131,8 @@ class CsvFile:
         import pyarrow as pa
 
         types = dict.fromkeys(text, pa.string())
+        if len(self.names) == 1:
+            check_blank(self._path, block)
         try:
             try:  # parts that fit into the processor's cache need half the time of one
                 part = max(PART, PART_OF_COLUMN * len(self.names))
@@ -252,6 +256,7 @@ def _header(path: Path) -> tuple[str, list[str], int]:
         [names] = csv.reader(io.StringIO(line, newline=""), delimiter=mark)
     except (csv.Error, ValueError) as error:
         raise unreadable(path, error if line else EOFError("Empty CSV file")) from error
+    check_header(path, names, mark)
     if _rows_have_names(text[end : end + SAMPLE], mark, names):
         names = ["", *names]
     return mark, names, len(head) - len(text) + end

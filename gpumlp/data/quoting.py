@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,12 @@ from gpumlp.data.numbers import PLAIN
 
 LINE_END = re.compile(rb"\r\n|\n|\r")
 TEXT_END = re.compile("\r\n|\n|\r")
-CHECKED = 20  # so many fields with several lines are checked, in each column of a block
+CHECKED = 20  # lines of a field
+SAMPLE = 1000  # texts whose shapes are known
+WORDS = re.compile(r"[^\W\d_]+(?:\s+[^\W\d_]+)*")
+DATE = re.compile(
+    r"(?:true|false)$|\d\d\d\d-\d\d-\d\d|\d\d:\d\d", re.IGNORECASE
+)  # or a truth value
 
 
 def check_closed(path: Path, text: bytes, delimiters: str) -> None:
@@ -67,26 +73,75 @@ def opening(data: bytes, at: int, delimiters: str, window: int = 1 << 16) -> int
 def check_rows(path: Path, table: Any, delimiter: str) -> None:
     """Raise if a quoted field of an Arrow table has swallowed rows, from a stray mark to the next.
 
-    Each line of such a field is a row: it has as many values, and values of the same kinds.
+    Its lines have as many values as rows, and most of these are like others of their columns.
     """
     import pyarrow.compute as compute
 
+    n, alike = table.num_columns, cache(lambda k: _alike(table.column(k)))
     for j, column in enumerate(table.columns):
         if not is_text(column.type) or not _several_lines(column):
             continue
         found = column.filter(compute.match_substring_regex(column, "[\\r\\n]"))
-        for text in found.slice(0, CHECKED).to_pylist():
-            lines = [line for line in TEXT_END.split(text) if line]
-            if len(lines) < 2:
-                continue
-            rows: list[list[str | None]] = [[*line.split(delimiter)] for line in lines]
-            ends = [[*[None] * j, None, *rows[0][1:]], [*rows[-1][:-1], None]]
-            ends[1] += [None] * (table.num_columns - 1 - j)
-            if all(_is_row(row, table) for row in [*ends, *rows[1:-1]]):
-                raise ValueError(
-                    f"{path} has a quotation mark that opens a field and is closed "
-                    f"{len(lines) - 1} rows later: {lines[0][:60]!r}; correct that line"
-                )
+        for text in found.to_pylist():
+            rows = _swallowed(text, j, n, delimiter)
+            values = [(k, v) for row in rows for k, s in enumerate(row) if (v := s.strip(' "'))]
+            fitting = sum(alike(k)(value) for k, value in values)
+            if fitting and 4 * fitting >= 3 * len(values):
+                raise _closed_late(path, text)
+
+
+def check_header(path: Path, names: Sequence[str], delimiter: str) -> None:
+    """Raise if a name has swallowed rows, which have numbers."""
+    for j, name in enumerate(names):
+        rows = _swallowed(name, j, len(names), delimiter)
+        if any(PLAIN.value(v) is not None for row in rows[1:] for v in row if v):
+            raise _closed_late(path, name)
+
+
+def check_blank(path: Path, block: memoryview) -> None:
+    """Raise if rows of one column are blank, as the reader leaves out blank lines."""
+    if b"" in LINE_END.split(bytes(block))[:-1]:
+        raise ValueError(
+            f"{path} has a single column and blank lines, which may be missing values; write NA in "
+            "these lines, or remove them"
+        )
+
+
+def _swallowed(text: str, j: int, n: int, delimiter: str) -> list[list[str]]:
+    """The lines of field j, of n, as rows if they have as many values; else none.
+
+    Values that are not in the field are "".  Of many lines, these are the first and the last.
+    """
+    if not 0 < n - 1 <= text.count(delimiter):
+        return []
+    *lines, end = TEXT_END.split(text)
+    lines = [*filter(None, lines), end]
+    first, *others = (line.split(delimiter) for line in lines[:CHECKED])
+    last = [*end.split(delimiter)[:-1], *[""] * (n - j)]
+    rows = [[""] * (j + 1) + first[1:], *others[: len(lines) - 2], last]
+    return rows if len(lines) > 1 and all(len(row) == n for row in rows) else []
+
+
+def _closed_late(path: Path, text: str) -> ValueError:
+    first, *others = filter(None, TEXT_END.split(text))
+    return ValueError(
+        f"{path} has a quotation mark that opens a field and is closed {len(others)} rows later: "
+        f"{first[:60]!r}; correct that line"
+    )
+
+
+def _alike(column: Any) -> Callable[[str], bool]:
+    """Whether a text may be a value of an Arrow column: one of its texts, or similar to many."""
+    if not is_text(column.type):
+        return lambda text: bool(DATE.match(text)) or PLAIN.value(text) is not None
+    texts = column.unique().drop_null().to_pylist()
+    shapes = set() if 2 * len(texts) <= len(column) else {_shape(t) for t in texts[:SAMPLE]}
+    known = {*texts}
+    return lambda text: text in known or _shape(text) in shapes
+
+
+def _shape(text: str) -> str:
+    return WORDS.sub("a", re.sub(r"\d+", "1", text))
 
 
 def _several_lines(column: Any) -> bool:
@@ -110,13 +165,3 @@ def check_names(path: Path, table: Any, names: Sequence[str]) -> None:
             f"{path} has its first line again among the rows, {','.join(names)[:60]!r}; it must "
             "name the columns, once"
         )
-
-
-def _is_row(values: list[str | None], table: Any) -> bool:
-    """Whether values, of which some are None, may be a row of the table."""
-    return len(values) == table.num_columns and all(
-        value is None
-        or PLAIN.value(value.strip()) is not None
-        or (is_text(column.type) and value in column.unique().to_pylist())
-        for value, column in zip(values, table.columns, strict=True)
-    )

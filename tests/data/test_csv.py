@@ -65,6 +65,63 @@ def test_rows_between_two_stray_quotation_marks(
         rows_of("a,part,y\n" + "".join(lines), tmp_path)
 
 
+@pytest.mark.parametrize(
+    "kind", ["name {}", "2020-01-{:02}", "ID-{:04}", "some words, of which {}"]
+)
+@pytest.mark.parametrize("close", ["{}", '"{}', '"{}"', '{}"'])
+def test_rows_with_different_texts_between_two_stray_marks(
+    kind: str, close: str, tmp_path: Any
+) -> None:
+    """No other row has the texts of those that are lost, but similar ones."""
+    texts = [kind.format(1 + i).replace(",", " &") for i in range(28)]
+    texts[10], texts[15] = f'"{texts[10]}', close.format(texts[15])
+    texts[20] = '"' * (close == "{}") + texts[20]
+    lines = [f"{text};{'' if i % 3 else i / 7};{i}\n" for i, text in enumerate(texts)]
+    with pytest.raises(ValueError, match=r"closed \d+ rows later: .*; correct that line"):
+        rows_of("part;a;y\n" + "".join(lines), tmp_path)
+
+
+@pytest.mark.parametrize("header", ['a,"part,y', 'a,y,"part', 'y,"part,a'])
+def test_rows_between_a_mark_in_the_header_and_one_in_a_row(header: str, tmp_path: Any) -> None:
+    names = header.replace('"', "").split(",")
+    rows = [{"a": f"{i / 7}", "part": "pipe", "y": f"{i}"} for i in range(60)]
+    rows[5]["part"] = '"pipe'
+    lines = [",".join(row[name] for name in names) + "\n" for row in rows]
+    with pytest.raises(ValueError, match=r"closed 6 rows later: 'part(,[ay])?'; correct that"):
+        rows_of(f"{header}\n" + "".join(lines), tmp_path)
+
+
+def test_a_field_of_very_many_rows_is_refused_at_once(tmp_path: Any) -> None:
+    """What shows that they are rows is looked for in the first and the last."""
+    rows = [f"{i},pipe {i % 7},{i % 3}\n" for i in range(200_000)]
+    rows[10] = rows[100_000] = '1,"pipe,2\n'
+    start = time.process_time()
+    with pytest.raises(ValueError, match="closed 99990 rows later"):
+        rows_of("a,part,y\n" + "".join(rows), tmp_path)
+    assert time.process_time() - start < 10
+
+
+@pytest.mark.parametrize("line", ["\n", "\r\n"])
+def test_blank_lines_of_a_single_column_are_no_rows_to_lose(line: str, tmp_path: Any) -> None:
+    """Polars writes a missing value so."""
+    write_csv(tmp_path / "t.csv", {"a": X[:, 0], "y": X[:, 1]})
+    known = data.Preparation.of(data.load(tmp_path / "t.csv", "y"), x=True, y=False)
+    new = tmp_path / "new.csv"
+    for rows, count in (
+        ("1.5\n\n2", 0),
+        ("\n1", 0),
+        ("1\n\n", 0),
+        ("1.5\nNA\n2\n", 3),
+        ("1\n2", 2),
+    ):
+        new.write_bytes(f"a\n{rows}".replace("\n", line).encode())
+        if count:
+            assert len(data.load_inputs(new, known)) == count
+            continue
+        with pytest.raises(ValueError, match="single column and blank lines, .*; write NA in"):
+            data.load_inputs(new, known)
+
+
 @pytest.mark.usefixtures("_blocks")
 @pytest.mark.parametrize("part", ['"two\nlines, really"', '"5, High St\nTown, Land\n7"', '"a\n"'])
 def test_lines_with_delimiters_in_a_field_are_no_rows(part: str, tmp_path: Any) -> None:
