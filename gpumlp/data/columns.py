@@ -58,11 +58,9 @@ class Column:
     Args:
         declared: the column holds categories, whatever its values look like.
         known: the categories of a model, which no word can be added to; None to collect them.
-        format: how numbers or dates are written where the column holds texts; None to collect the
-            texts.
+        format: how numbers or dates are written in texts; None to collect the texts.
         date: whether a model takes dates here; None if there is no model.
-        order: how ambiguous dates are read, one of `dates.ORDERS`.
-        kept: the user wants the column, also if nearly all of its words are different.
+        order, kept: one of `dates.ORDERS`, and whether the user wants the column in any case.
 
     Attributes:
         words: the different words and their positions, in order of appearance.
@@ -71,7 +69,7 @@ class Column:
         kinds: what the pieces held: "numbers", "words", "dates", or the name of another type.
         total, missing, infinite: how many values there are, are missing, are infinite.
         unusual: whether a text was not written as most are, with a format.
-        large: whether there were floating-point numbers that may have been such whole numbers.
+        large: whether numbers must be read as texts, since they have lost digits.
         whole: whether all values are whole numbers, and none is missing.
         bare: whether there were numbers without the percent sign of the format.
     """
@@ -90,7 +88,7 @@ class Column:
         self.strange, self.kinds = Counter[str](), set[str]()
         self.total = self.missing = self.infinite = 0
         self.large = self.unusual = self._huge = self._fractions = self.whole = False
-        self._coded = self.bare = False
+        self._coded = self.bare = self._truths = self._more = False
         self._percent = getattr(format, "after", "") in PERCENT
         self._calendar = WholeNumbers()
         self._low, self._high, self._sum = np.inf, -np.inf, 0.0
@@ -219,10 +217,13 @@ class Column:
 
         self.kinds.add("numbers")
         self.bare |= self._percent and column.null_count < len(column)
-        kind = column.type
+        kind, t = column.type, pa.types
         self._huge |= exceeds(column, LARGEST_INT)
-        whole = pa.types.is_integer(kind) or (pa.types.is_decimal(kind) and kind.scale == 0)
+        whole = t.is_integer(kind) or (t.is_decimal(kind) and kind.scale == 0)
         out: HostArray = column.cast(pa.float64(), safe=False).to_numpy()
+        self._truths |= t.is_boolean(kind)
+        self._more = self._more or bool(((out != 0) & (out != 1) & (out == out)).any())
+        self.large |= self._truths and self._more  # true beside 5 is a word
         self._watch(out, whole)
         return out
 
@@ -287,8 +288,7 @@ class Column:
         np.add.at(self.counts, at[:-1][present].astype(int), frequency[present])
         return at[index]
 
-    def _spelled(self, word: str) -> str:
-        return plain(word)
+    _spelled = staticmethod(plain)
 
     def _position(self, word: str) -> float:
         if not (word := self._spelled(word)):

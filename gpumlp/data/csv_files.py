@@ -64,12 +64,12 @@ class CsvFile:
     """A file of text as Arrow tables, one for each block; ValueError if it is damaged.
 
     names: the column names, without surrounding spaces.
-    kinds: None, as the column types are inferred block by block.
-    index_columns: none, as the file does not say which columns hold the index of a frame.
+    kinds, index_columns, coded: none, as a file of text does not say them.
     """
 
     kinds: dict[str, Any] | None = None
     index_columns: Collection[str] = ()
+    coded: Collection[str] = ()
 
     def __init__(self, path: Path) -> None:
         self._path = path

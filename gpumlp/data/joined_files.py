@@ -42,6 +42,9 @@ class JoinedFiles:
         for path in files.paths:
             self._files.append(file := read(path))
             self.index_columns |= {*file.index_columns}
+        coded = {name for file in self._files for name in file.coded}
+        for file in self._files:  # the type may be there in some files alone
+            file.coded = coded
         # pandas stores the index of a frame that was filtered, and none of others
         known = [set[str](file.names) for file in self._files]
         index = {*self.index_columns, *filter(INDEX.fullmatch, known[0].union(*known))}

@@ -19,6 +19,7 @@ class ParquetFile:
     """A .parquet file as Arrow tables of some rows; as `CsvFile`, with the types of its columns.
 
     index_columns: the columns that hold pandas' index.
+    coded: those of whole numbers that pandas' type of categories had.
     """
 
     def __init__(self, path: Path) -> None:
@@ -33,7 +34,7 @@ class ParquetFile:
         self.index_columns: Collection[str] = {name for name in index if isinstance(name, str)}
         # of categories that are no texts, the file stores the values alone
         kinds = {c["field_name"]: c["pandas_type"] for c in pandas.get("columns", ())}
-        self._coded = {
+        self.coded = {
             field.name
             for field in schema
             if kinds.get(field.name) == "categorical" and pa.types.is_integer(field.type)
@@ -51,7 +52,7 @@ class ParquetFile:
                 place = {name: j for j, name in enumerate(batch.schema.names)}
                 table = pa.Table.from_batches([batch]).select([place[name] for name in names])
                 for j, name in enumerate(names):
-                    if name in self._coded:
+                    if name in self.coded:
                         table = table.set_column(j, name, table[j].dictionary_encode())
                 yield table
 

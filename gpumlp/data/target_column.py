@@ -99,8 +99,9 @@ class TargetColumn(Column):
         numbers = np.array([PLAIN.value(word) for word in self.words], float)
         return np.concatenate([numbers[y] if has_words else y for has_words, y in pieces])
 
-    def _spelled(self, word: str) -> str:
-        return word.strip(BLANKS)
+    @staticmethod
+    def _spelled(text: str) -> str:
+        return text.strip(BLANKS)
 
     def _texts(self, column: Any) -> HostArray:
         """Numbers (m,) of texts, or the positions of words."""

@@ -150,6 +150,24 @@ class TestCategories:
         assert known.columns[3:] == ("d=0", "d=1", "d=2")
         frame.to_parquet(path)
         np.testing.assert_array_equal(known.inputs(load_inputs(path, known)), x)
+        frame.astype({"d": "category"})[40:].to_parquet(tmp_path / "2.parquet")
+        frame[:40].to_parquet(path)  # the other file decides
+        found, known = seen(load([path, tmp_path / "2.parquet"], "y"))
+        np.testing.assert_array_equal(found, x)
+
+    @pytest.mark.parametrize("first", [0, 30])
+    def test_truth_values_beside_other_numbers_are_words(self, tmp_path, first):
+        """Also where one part of the file has truth values alone; 0 and 1 are such."""
+        truths = np.where(np.arange(60) % 2, "true", "false").astype(object)
+        truths[first : first + 30] = 2 + np.arange(30) % 3
+        paths = [tmp_path / "1.csv", tmp_path / "2.csv"]
+        for path, rows in zip(paths, (slice(0, 30), slice(30, 60)), strict=True):
+            write_csv(path, {k: v[rows] for k, v in table(d=truths, y=COLOURS).items()})
+        assert {*load(paths, "y").categories["d"]} == {"true", "false", "2", "3", "4"}
+        truths[first : first + 30] = np.arange(30) % 2
+        write_csv(paths[0], {k: v[:30] for k, v in table(d=truths, y=COLOURS).items()})
+        write_csv(paths[1], {k: v[30:] for k, v in table(d=truths, y=COLOURS).items()})
+        np.testing.assert_array_equal(load(paths, "y").x[:, 3], np.arange(60) % 2)
 
     def test_csv_codes_keep_their_zeros(self, tmp_path):
         codes = [f"{i % 3:02}" for i in range(60)]
