@@ -135,16 +135,20 @@ def date_format_of(texts: Iterable[str], order: str | None) -> DateFormat | Ambi
     if not sample or not re.search(r"\d", sample[0]) or are_days(there):
         return None
     alike = _formats_by_shape().get(_shape(regular(sample[0])), [])
-    possible = [form for own, form in alike if order is None or own in (None, order)]
-    found = [form for form in possible if _fits(form, sample) and _fits(form, there)]
+    fitting = [(own, f) for own, f in alike if _fits(f, sample) and _fits(f, there)]
+    found = [form for _, form in fitting]
     if len(found) > 1 and (text := _differently(found, there)):
-        spans = [(float(np.ptp(_days(form, there))), form) for form in found]
-        (least, best), (next_, _), *_ = sorted(spans, key=lambda each: each[0])
-        # 22-03-14 is 2022 in a column of few years, as the days of a month would be 31 years
-        clear = "%y" in best.pattern and 2 * least < next_
-        return _in_century(best, there) if clear else Ambiguous(text)
-    if found or order not in (None, "ymd"):
-        return _in_century(found[0], there) if found else None
+        if order in (own for own, _ in fitting):
+            found = [form for own, form in fitting if own == order]
+        else:
+            spans = [(float(np.ptp(_days(form, there))), form) for form in found]
+            (least, best), (next_, _), *_ = sorted(spans, key=lambda each: each[0])
+            # 22-03-14 is 2022 in a column of few years, as the days of a month would be 31 years
+            if "%y" not in best.pattern or 2 * least >= next_:
+                return Ambiguous(text)
+            found = [best]
+    if found:
+        return _in_century(found[0], there)
     # Python, Java and others leave out what is 0 of a time
     zones = {bool(times[1]) for text in sample if (times := TIME.fullmatch(regular(text)))}
     return ISO if len(zones) == 1 and _fits(ISO, sample) and _fits(ISO, there) else None
@@ -201,10 +205,10 @@ class WholeNumbers:
             form: n
             for form, n in (self._counts or {}).items()
             if 2 * n > self._total
-            and (order is None or WHOLE[form] in (None, order))
             and self._digits >= form.digits  # 12019 is no January in a column of such postcodes
         }
         found = [form for form, n in counts.items() if n == max(counts.values())]
+        found = [form for form in found if WHOLE[form] == order] or found
         return Ambiguous(f"{self._example:08.0f}") if len(found) > 1 else next(iter(found), None)
 
 

@@ -274,6 +274,19 @@ def test_ambiguous_dates(tmp_path: Any) -> None:
         data.load(path, "y", date_order="american")
 
 
+@pytest.mark.parametrize("pattern", [
+    "%Y/%m/%d", "%m/%d/%Y", "%d/%m/%Y", "%d %b %Y", "%b %d, %Y", "%Y年%m月%d日", "%d%m%Y", "%m%d%Y",
+])  # fmt: skip
+@pytest.mark.parametrize("order", ["dmy", "mdy"])
+def test_clear_dates_beside_ambiguous_ones(pattern: str, order: str, tmp_path: Any) -> None:
+    """The order that these need decides about no others."""
+    texts = [f"{1 + i % 12:02}/{1 + i // 12:02}/2020" for i in range(60)]
+    columns = table(unclear=texts, d=written(pattern), y=COLOURS)
+    found = data.load(write_csv(tmp_path / "t.csv", columns), "y", date_order=order)
+    assert found.dates == ("unclear", "d")
+    np.testing.assert_array_equal(found.x[:, 4], DATES)
+
+
 @pytest.mark.parametrize("marker", ["soon", "00.00.0000", "31.02.2020"])
 def test_marker_among_dates_raises(marker: str, tmp_path: Any) -> None:
     texts = [marker, *written("%d.%m.%Y")[1:]]
