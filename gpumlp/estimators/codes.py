@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+from sklearn.utils.validation import _check_feature_names
 
 from gpumlp import checks
 from gpumlp.data.codes import MORE
@@ -41,8 +42,8 @@ class Column:
         n = len(self.categories)
         return [n] if self.missing else [n, n + 1]
 
-    def codes(self, values: HostArray) -> HostArray:
-        """The codes of values (m,): float32, which is exact for as many as `MLP` takes."""
+    def codes(self, values: HostArray, j: int) -> HostArray:
+        """The codes of values (m,) of column j: float32, exact for as many as `MLP` takes."""
         known, n = self.categories, len(self.categories)
         if known.dtype.kind in "iuf" and values.dtype.kind in "iufb":
             at = np.searchsorted(known, values).clip(max=max(n - 1, 0))
@@ -51,6 +52,14 @@ class Column:
             found[values != values] = n + 1
             return found.astype(np.float32)
         places: dict[Any, int] = {value: i for i, value in enumerate(known.tolist())}
+        texts, new = ({isinstance(v, str) for v in each if not _gone(v)}
+                      for each in (places, values.tolist()))  # fmt: skip
+        if texts and new and texts.isdisjoint(new):
+            what = ["numbers", "texts"] if True in texts else ["texts", "numbers"]
+            raise TypeError(
+                f"column {j} of X holds {what[0]}, and in the first fit it had {what[1]}, such as "
+                f"{known.tolist()[0]!r}; convert it"
+            )
         of = [n + 1 if _gone(v) else places.get(v, n) for v in values.tolist()]
         return np.array(of, np.float32)
 
@@ -75,7 +84,7 @@ class Codes:
         if len(X.shape) != 2 or sp.issparse(X):
             return X
         own = [(j, each) for j, each in self.columns.items() if j < X.shape[1]]
-        return frames.replaced(X, {j: each.codes(frames.column(X, j)) for j, each in own})
+        return frames.replaced(X, {j: each.codes(frames.column(X, j), j) for j, each in own})
 
 
 def check(embed: Any) -> None:
@@ -101,6 +110,8 @@ def encoded(e: Any, X: Any, reset: bool) -> Any:
         X = X if e.embed is None else frames.on_host(X)
         codes = Codes() if e.embed is None else _learnt(e.embed, X)
     else:
+        if e._codes.columns:
+            _check_feature_names(e, X, reset=False)
         return e._codes.apply(X)
     e._codes = codes
     e.__dict__.pop("categories_", None)

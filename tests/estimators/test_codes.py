@@ -146,6 +146,16 @@ def test_unknown_values_add_nothing_and_missing_ones_are_learned() -> None:
     np.testing.assert_allclose(e.predict(new), expected, rtol=1e-10)
 
 
+@pytest.mark.parametrize("dtype", ["str", "category", "object", "string"])
+def test_numbers_are_not_taken_for_unknown_texts(dtype: str) -> None:
+    """And the other way round; a missing value is of any type."""
+    zones = FRAME.assign(zone=FRAME["zone"].astype(str).astype(dtype))
+    for X, new, had in ((zones, FRAME, "texts"), (FRAME, zones, "numbers")):
+        e = fitted(X=X, embed={"zone": 2, "city": 2})
+        refusal(TypeError, lambda e=e, new=new: e.predict(new), f"in the first fit it had {had}")
+        assert len(e.predict(new[:2].assign(zone=None))) == 2
+
+
 @pytest.mark.parametrize("none", [None, np.nan, pd.NA, pd.NaT])
 def test_what_is_missing(none: Any) -> None:
     X = FRAME.assign(city=pd.Series([none, *CITY[1:]], dtype=object))
