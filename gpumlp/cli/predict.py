@@ -24,6 +24,7 @@ from gpumlp.cli import output, streams
 from gpumlp.cli.models import Model, load_model, members
 from gpumlp.cli.options import option, switch
 from gpumlp.data import Dataset, Preparation
+from gpumlp.data.columns import FEWEST_ROWS
 from gpumlp.data.dataset import listed
 from gpumlp.data.names import quoted
 from gpumlp.data.numbers import NULLS
@@ -161,8 +162,12 @@ def prepared_parts(
     have: the model can only guess what they mean.
     """
     unseen, rows = np.zeros(len(preparation.features), np.int64), 0
+    words, n, others = preparation.layout.words
+    known = strange = np.zeros(len(words), np.int64)
     for part in datasets.pieces(data, preparation, **chosen):
         unseen += preparation.unseen_counts(part.x[:])
+        known = known + (part.x[:][:, words] < n).sum(axis=0)
+        strange = strange + (part.x[:][:, words] >= n).sum(axis=0)
         x = preparation.inputs(part.x[:])
         _check_range(x, preparation, net, rows)
         rows += len(x)
@@ -171,6 +176,10 @@ def prepared_parts(
     columns = [f"{quoted(name)} ({count})" for name, count in counts if count]
     if columns:
         what = "columns with values of a kind that the training data did not have"
+        typer.echo(f"{what}: {listed(columns)}", err=True)
+    lost = words[(known == 0) & (strange >= FEWEST_ROWS) & (n > 0) & (others > 0)]
+    if columns := [quoted(preparation.features[j]) for j in lost.tolist()]:
+        what = "columns in which no value is one of the model's categories"
         typer.echo(f"{what}: {listed(columns)}", err=True)
 
 

@@ -155,6 +155,19 @@ class TestPredict:
         printed = "columns with values of a kind that the training data did not have"
         assert result.stderr == f"{printed}: town (2)\n"
 
+    def test_reports_columns_in_which_no_category_is_known(self, tmp_path):
+        """As all would be others: towns in capitals, say. A rare category among others is not."""
+        towns = [*(["Ulm", "Bonn"] * 30), "Köln"]
+        lines = [f"{i % 7},{town},{i % 2}\n" for i, town in enumerate(towns)]
+        path, new = tmp_path / "t.csv", tmp_path / "new.csv"
+        path.write_text("a,town,y\n" + "".join(lines))
+        run("train", path, "--target", "y", "--out", tmp_path / "o", *SMALL)
+        for changed, said in ((str.title, False), (str.upper, True)):
+            new.write_text("a,town\n" + "".join(f"1,{changed(town)}\n" for town in towns))
+            error = run("predict", tmp_path / "o" / "model.safetensors", new).stderr
+            printed = "columns in which no value is one of the model's categories: town\n"
+            assert error == printed * said
+
 
 @pytest.mark.usefixtures("_small_chunks")
 class TestEvaluate:
