@@ -16,6 +16,7 @@ from gpumlp.data.numbers import PLAIN
 LINE_END = re.compile(rb"\r\n|\n|\r")
 TEXT_END = re.compile("\r\n|\n|\r")
 CHECKED = 20  # lines of a field
+MOST = 1000  # repetitions in a pattern
 SAMPLE = 1000  # texts whose shapes are known
 WORDS = re.compile(r"[^\W\d_]+(?:\s+[^\W\d_]+)*")
 DATE = re.compile(
@@ -81,8 +82,13 @@ def check_rows(path: Path, table: Any, delimiter: str) -> None:
     for j, column in enumerate(table.columns):
         if not is_text(column.type) or not _several_lines(column):
             continue
-        found = column.filter(compute.match_substring_regex(column, "[\\r\\n]"))
-        for text in found.to_pylist():
+        mark, end, value = re.escape(delimiter), r"[\r\n]+", rf"[^{re.escape(delimiter)}\r\n]*"
+        rest, more, before = (
+            value + (f"(?:{mark}{value}){{{k}}}" if k < MOST else ".*")
+            for k in (n - 1 - j, n - 1, j)
+        )
+        likely = compute.match_substring_regex(column, rf"\A{rest}{end}(?:{more}{end})*{before}\z")
+        for text in column.filter(likely).drop_null().to_pylist():
             rows = _swallowed(text, j, n, delimiter)
             values = [(k, v) for row in rows for k, s in enumerate(row) if (v := s.strip(' "'))]
             fitting = sum(alike(k)(value) for k, value in values)
