@@ -210,8 +210,8 @@ def not_utf8(path: Path, text: bytes) -> ValueError:
     kind = next((KINDS[start] for start in KINDS if text.startswith(start)), "")
     if kind:
         return ValueError(f"{path} is not a text file but {kind}")
-    wide = b"\0" in text[:100]
-    encoding = "utf-16" if wide and len(text) > 1 else "latin1"
+    wide = "utf-16be" if text[:1] == b"\0" else "utf-16"
+    encoding = wide if b"\0" in text[:100] and len(text) > 1 else "cp1252"  # latin1 and €
     return ValueError(
         f'{path} is not in UTF-8; save it as UTF-8 (in Excel: "CSV UTF-8"), or convert it, '
         f"e.g. iconv -f {encoding} -t utf-8"
