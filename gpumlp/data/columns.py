@@ -89,8 +89,7 @@ class Column:
         self.total = self.missing = self.infinite = 0
         self.large = self.unusual = self._huge = self._fractions = self.whole = False
         self._coded = self.bare = self._truths = self._more = False
-        self._percent = getattr(format, "after", "") in PERCENT
-        self._calendar = WholeNumbers()
+        self._calendar, self._percent = WholeNumbers(), getattr(format, "after", "") in PERCENT
         self._low, self._high, self._sum = np.inf, -np.inf, 0.0
 
     def values(self, column: Any) -> HostArray:
@@ -170,11 +169,11 @@ class Column:
             return None
         counts = self._frequencies()
         found = None if self._categorical else format_of(counts)
-        date = None if self._categorical or self._kept else usual_date_format(counts, self._order)
+        date = None if self._categorical else usual_date_format(counts, self._order)
         if isinstance(date, Ambiguous) and found is None:
             return Problem("ambiguous", [date.text])
-        chosen = self._kept or (self._typed(found) and not isinstance(date, DateFormat))
-        if self._categorical or (chosen and self.written is None):
+        typed = self._typed(found) and not isinstance(date, DateFormat)
+        if self._categorical or (typed and self.written is None):
             return Problem("many", []) if len(counts) >= MOST_WORDS else None
         if found and not are_codes(found[0], counts) and not are_ranges(counts, found[1]):
             return Problem("gaps", found[1], found[0])
@@ -183,6 +182,7 @@ class Column:
         if unclear := unclear_numbers(counts):
             return Problem(unclear, sorted(counts))
         many = len(counts) > MOST_CATEGORIES or 2 * len(counts) > self.total
+        many = len(counts) >= MOST_WORDS if self._kept else many
         return Problem("many", []) if many else None
 
     @property

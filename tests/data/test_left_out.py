@@ -60,6 +60,16 @@ def test_reason(why: str, tmp_path: Any) -> None:
     data.Preparation.of(kept, x=True, y=False)
 
 
+@pytest.mark.parametrize("text", ["{}.5", '"{},5"', "{}%", "{}.12.2020"])
+@pytest.mark.parametrize("option", ["keep", "embed"])
+def test_what_is_kept_is_read_as_all_columns(text: str, option: str, tmp_path: Any) -> None:
+    """Numbers and dates with a mark do not become categories."""
+    texts = ["?", *(text.format(1 + i % 28) for i in range(59))]
+    path = write_csv(tmp_path / "t.csv", table(d=texts, y=COLOURS))
+    with pytest.raises(ValueError, match=r"except for some texts \('\?'\): d: .*--categorical d"):
+        data.load(path, "y", **{option: ["d"]})
+
+
 def test_names_of_identifiers() -> None:
     for name in (
         "id", "ID", "user_id", "passengerId", "Order ID", "uuid", "PID", "pidnum", "id_no", "index",
