@@ -251,7 +251,7 @@ class EpochLog(Callback):
             return False
         if e.learning_rate_init * e._slowed <= LEAST_RATE:
             return False
-        trainer.lr /= 5
+        trainer.lr_factor /= 5
         e._slowed /= 5
         e._waited = self._watched.waited = 0
         if e.verbose:
