@@ -22,6 +22,15 @@ PRECISIONS = {
 }  # fmt: skip
 
 
+class _Memory:
+    """A tensor for NumPy.  `Tensor.numpy` would forbid to resize its storage, as FSDP does."""
+
+    def __init__(self, t: Tensor) -> None:
+        self._t, kind = t, np.dtype(str(t.dtype).removeprefix("torch."))
+        place = {"data": (t.data_ptr(), False), "shape": tuple(t.shape), "typestr": kind.str}
+        self.__array_interface__ = place | {"version": 3}
+
+
 class TorchBackend:
     """A backend, of torch dtype `dtype`, that computes on the memory of torch's tensors.
 
@@ -38,7 +47,7 @@ class TorchBackend:
     def input(self, t: Tensor, cols: int | None = None) -> Array:
         """t as an array, or as rows of `cols` numbers; copied if strided or of another dtype."""
         t = t.detach().to(self.dtype).contiguous()
-        return self.backend.adopt(t if cols is None else t.reshape(-1, cols))
+        return self.adopt(t if cols is None else t.reshape(-1, cols))
 
     def output(self, t: Tensor, cols: int | None = None) -> Array:
         """The array to write t's values to; t is contiguous."""
@@ -46,11 +55,15 @@ class TorchBackend:
         if t.dtype != self.dtype:
             written = torch.empty_like(written, dtype=self.dtype)
             self._converted.append((t, written))
-        return self.backend.adopt(written if cols is None else written.view(-1, cols))
+        return self.adopt(written if cols is None else written.view(-1, cols))
 
     def empty(self, like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Array:
         """An array of undefined values on the device of `like`."""
-        return self.backend.adopt(like.new_empty(shape, dtype=dtype or self.dtype))
+        return self.adopt(like.new_empty(shape, dtype=dtype or self.dtype))
+
+    def adopt(self, t: Tensor) -> Array:
+        """The memory of a contiguous t as an array."""
+        return self.backend.adopt(_Memory(t) if self.backend.on_host else t)
 
     def round_outputs(self) -> None:
         """Round to the outputs' dtype what was computed in another dtype."""

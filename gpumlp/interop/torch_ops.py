@@ -158,7 +158,7 @@ def entropy(logits: Tensor, target: Tensor, weights: Tensor, smoothing: float) -
     if logits.numel():
         with backend_of(logits) as at:
             loss, y, share = _loss_inputs(at, logits, target, weights, smoothing)
-            at.backend.loss(loss, at.input(logits), y, share, at.backend.adopt(J))
+            at.backend.loss(loss, at.input(logits), y, share, at.adopt(J))
     return J.to(logits.dtype).reshape(())
 
 
@@ -204,7 +204,7 @@ def _loss_inputs(
         # on a GPU, where a check would wait for the device, J becomes NaN
         weights = weights.masked_fill(outside, torch.nan)
     loss = LOSSES["softmax_cross_entropy"].set(smoothing=smoothing)
-    return loss, at.backend.adopt(y.contiguous()), at.backend.adopt(weights.contiguous())
+    return loss, at.adopt(y.contiguous()), at.adopt(weights.contiguous())
 
 
 def _entropy_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -339,3 +339,14 @@ def test_invalid_cross_entropy_arguments_raise(tensor):
     ):
         given = {"target": LABELS} | change
         refusal(error, lambda given=given: softmax_cross_entropy(logits, **given), *texts)
+
+
+def test_storage_can_be_resized_afterwards():
+    """As FSDP does with parameters; `Tensor.numpy` makes that an error."""
+    x, W, b = (torch.randn(*shape, requires_grad=True) for shape in [(4, 3), (2, 3), (2,)])
+    y = torch.tensor([0, 1, 1, 0])
+    h = linear_activation(x, W, b, "gelu")
+    J = softmax_cross_entropy(h, y)
+    J.backward()
+    for t in (x, W, b, y, h, J, x.grad, W.grad, b.grad):
+        assert t.untyped_storage().resizable()
