@@ -142,21 +142,19 @@ def check_rate(who: str, trainer: Training) -> None:
         )
 
 
-def call(callbacks: Sequence[Callback], hook: str, trainer: Training, *arguments: Any) -> list[Any]:
-    """Call a hook of every callback, when all work on the backend's arrays is done; the results."""
-    backend = trainer.net.backend
-    backend.synchronize()
-    results = [getattr(callback, hook)(trainer, *arguments) for callback in callbacks]
-    backend.synchronize()
-    return results
-
-
 def stops(callbacks: Sequence[Callback], hook: str, trainer: Training, *arguments: Any) -> bool:
     """Call a hook of every callback; whether one of them stops the fit.
 
+    All work on the backend's arrays is done before and after it, unless it is `on_step_end`.
+
     TypeError: one returned something else than a truth value or None.
     """
-    results = call(callbacks, hook, trainer, *arguments)
+    wait = hook != "on_step_end"
+    if wait:
+        trainer.net.backend.synchronize()
+    results = [getattr(callback, hook)(trainer, *arguments) for callback in callbacks]
+    if wait:
+        trainer.net.backend.synchronize()
     for callback, result in zip(callbacks, results, strict=True):
         if result is not None and not isinstance(result, (bool, np.bool_)):
             raise TypeError(

@@ -32,7 +32,7 @@ class Callback:
     """Hooks into a fit.  Override those that you need.
 
     `trainer` has the fit's `net`, `history`, `steps` and `epochs`.  A hook ends the fit after the
-    epoch by setting ``trainer.stop = True``.  It ends the fit immediately by raising an error.
+    epoch by returning True or setting ``trainer.stop = True``, and immediately by raising an error.
 
     All work on the backend's arrays is done when a hook is called.  `on_step_end` is the exception:
     a hook that reads arrays on a GPU calls ``trainer.net.backend.synchronize()`` first, and then
@@ -41,16 +41,16 @@ class Callback:
     A hook may change the learning rate of the following epochs by setting ``trainer.lr_factor``.
     """
 
-    def on_fit_begin(self, trainer: Training) -> None:
+    def on_fit_begin(self, trainer: Training) -> bool | None:
         """Called before the first step, after arguments are checked and a checkpoint is loaded."""
 
-    def on_step_end(self, trainer: Training) -> None:
+    def on_step_end(self, trainer: Training) -> bool | None:
         """Called after each update."""
 
     def on_epoch_end(self, trainer: Training, row: Mapping[str, float]) -> bool | None:
         """Called after each epoch, before its checkpoint is written.
 
-        `row` is the epoch's row of the history.  Return True to stop the fit.
+        `row` is the epoch's row of the history.
         """
 
     def on_fit_end(self, trainer: Training) -> None:

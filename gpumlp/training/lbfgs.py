@@ -18,7 +18,7 @@ from gpumlp.network import CHUNK, MLP
 from gpumlp.parameters import Parameters
 from gpumlp.step.chunked import Chunked
 from gpumlp.training import arguments
-from gpumlp.training.callbacks import call, checked, end, stops
+from gpumlp.training.callbacks import checked, end, stops
 from gpumlp.training.events import Callback
 from gpumlp.training.fit import alone, rules
 from gpumlp.training.history import History
@@ -138,7 +138,8 @@ class Lbfgs:
         """Minimise from the current θ, by `scipy.optimize.minimize`."""
         backend = self.net.backend
         try:
-            call(self._callbacks, "on_fit_begin", self)  # which may assign to θ
+            if stops(self._callbacks, "on_fit_begin", self) or self.stop:  # which may assign to θ
+                raise Ended("early")
             # θ of the last iteration, of the last evaluation, and of the best iteration
             self._theta = backend.to_host(self.net.theta.flat).astype(np.float64)
             self._tried = self._best = self._theta
@@ -193,7 +194,7 @@ class Lbfgs:
         if self._least >= self._J:
             self._best, self._least = self._theta, self._J
         self.steps += 1
-        call(self._callbacks, "on_step_end", self)
+        self.stop = stops(self._callbacks, "on_step_end", self) or self.stop
         row = {"cost": self._J}
         for prefix, evaluation in self._measured.items():
             measured = evaluation.measure(self._diverged)

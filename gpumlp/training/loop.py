@@ -237,8 +237,8 @@ class Fit:
         """Call on_step_end of the callbacks: a display of the progress needs no other rank."""
 
         def call() -> None:
-            for callback in self._steppers:
-                callback.on_step_end(self.trainer)
+            stops = hooks.stops(self._steppers, "on_step_end", self.trainer)
+            self.trainer.stop = self.trainer.stop or stops
 
         if self._pace.watched:
             together.called_on_first(self.trainer, self.callbacks, call)

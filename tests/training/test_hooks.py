@@ -136,19 +136,28 @@ def test_errors_of_callbacks_are_raised_as_they_are(name, error):
     assert trainer.fit(X, Y, 2).stopped == "finished"
 
 
-@pytest.mark.parametrize("value", [1, "stop", np.ones(2), {"cost": 1.0}])
-def test_only_true_stops_a_fit(value):
+def fit_by_minibatches(callback):
+    return gpumlp.Trainer(regression(), batch_size=16).fit(X, Y, 2, callbacks=[callback])
+
+
+def fit_by_lbfgs(callback):
+    return gpumlp.fit_lbfgs(regression(), X, Y, callbacks=[callback])
+
+
+@pytest.mark.parametrize("fit", [fit_by_minibatches, fit_by_lbfgs])
+@pytest.mark.parametrize(
+    ("hook", "epochs"), [("on_fit_begin", 0), ("on_step_end", 1), ("on_epoch_end", 1)]
+)
+def test_only_true_stops_a_fit(fit, hook, epochs):
     """A hook that happens to return a number ended the fit after its first epoch."""
-    for hook in ("on_fit_begin", "on_epoch_end"):
-        callback = gpumlp.Callback()
-        setattr(callback, hook, lambda *_: value)
-        said = f"Callback.{hook} returned .*; return True to stop the fit, else None"
-        with pytest.raises(TypeError, match=said):
-            gpumlp.Trainer(regression()).fit(X, Y, 2, callbacks=[callback])
-    with pytest.raises(TypeError, match="Callback.on_epoch_end returned"):
-        gpumlp.fit_lbfgs(regression(), X, Y, callbacks=[callback])
+    callback = gpumlp.Callback()
+    for value in (1, "stop", np.ones(2), {"cost": 1.0}):
+        setattr(callback, hook, lambda *_, value=value: value)
+        with pytest.raises(TypeError, match=f"Callback.{hook} returned .*; return True to stop"):
+            fit(callback)
     setattr(callback, hook, lambda *_: np.True_)
-    assert gpumlp.Trainer(regression()).fit(X, Y, 2, callbacks=[callback]).stopped == "early"
+    history = fit(callback)
+    assert (history.stopped, history.epochs) == ("early", epochs)
 
 
 @pytest.mark.parametrize("hook", ["on_fit_begin", "on_step_end", "on_epoch_end"])
