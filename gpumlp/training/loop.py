@@ -242,6 +242,7 @@ class Fit:
 
         if self._pace.watched:
             together.called_on_first(self.trainer, self.callbacks, call)
+            self.trainer.net.round()  # they may have assigned to θ
         elif self._steppers:
             call()
 

@@ -121,7 +121,6 @@ def _losses(
     trainer.begin()
     backend, batches = trainer.net.backend, trainer.batches(examples)
     first = mean = best = math.nan
-    trainer.net.round()
     try:
         for i in range(len(rates)):
             at = i % batches.order.steps

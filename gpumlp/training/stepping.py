@@ -153,6 +153,7 @@ class Stepping(arguments.Arguments):
         own = (*shapes, self.batch_size, self.at_a_time)
         recipe = self._recipes.of(own, lambda: self.tables(data))
         net, model, seed = self.net, self._step.model, self.order_seed
+        net.round()  # θ may have been assigned
         self._arrays[model.theta.flat.root] = net.theta.whole  # an Ensemble may have moved it
         self._arrays[model.rounded.flat.root] = net.rounded.whole
         return Batches(net.backend, data, recipe, self._arrays, seed, self.name)

@@ -32,6 +32,7 @@ from tests.support.precision_tests import (  # noqa: F401  (collected here)
     test_training_follows_float32,
 )
 from tests.support.refusal import refusal
+from tests.support.training_cases import Die, Hook, die_at
 
 pytestmark = needs_library
 KIND = np.dtype(ml_dtypes.bfloat16)
@@ -206,6 +207,25 @@ def test_checkpoint_continues_bit_for_bit(tmp_path: Any) -> None:
         net = gpumlp.MLP.load(tmp_path / "model.safetensors", backend=backend)
         assert net.precision == precision
         np.testing.assert_allclose(net.predict(X), whole.predict(X), atol=0.02)
+
+
+def test_a_step_reads_what_a_callback_assigned_after_the_last(tmp_path: Any) -> None:
+    """A training that is resumed at that step does, too."""
+
+    def halve(trainer: Any) -> None:
+        if trainer.steps == 3:
+            trainer.net.layers[0].W[...] /= 2
+
+    def run(*others: Any, **fit: Any) -> bytes:
+        net = gpumlp.MLP([7, 40, 3], precision="bfloat16", backend="cpu")
+        hooks = {"callbacks": [Hook(halve), *others], "progress": False}
+        gpumlp.Trainer(net, batch_size=16).fit(X, Y, 2, **hooks, **fit)
+        return net.theta.flat.tobytes()
+
+    saved = {"checkpoint": tmp_path / "run.safetensors", "checkpoint_every": 3}
+    with pytest.raises(Die):
+        run(die_at(step=4), **saved)
+    assert run(resume=True, **saved) == run()
 
 
 def test_own_entry_without_a_cuda_expression() -> None:
