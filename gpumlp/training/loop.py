@@ -38,6 +38,7 @@ class Fit:
         epoch, step: the completed epochs of this fit, and the completed steps of the current epoch.
         J: (steps,) L of those steps, from a checkpoint; else zeros.
         spent: the seconds that the epoch had taken when the checkpoint was written; else 0.
+        lr_factor: that of the steps of this epoch; a hook may have set another for the next ones.
         total: the steps of the whole fit, which the schedule spans.
         checkpoint, save: the file of the fit, if it has one, and the function that writes it.
     """
@@ -54,6 +55,7 @@ class Fit:
         self.save: Callable[[Fit, Checkpoint], None]
         self.epoch = self.step = 0
         self.spent = self._started = 0.0
+        self.lr_factor = 1.0
         self.J = np.zeros(batches.order.steps)
         self.total = epochs * batches.order.steps
         self._lrs: list[float] = []  # the learning rates of the epoch's steps
@@ -183,7 +185,9 @@ class Fit:
         trainer.net.round()  # a callback may have assigned to θ
         first = self.epoch * self.batches.order.steps
         steps = range(first, first + self.batches.order.steps)
-        self._lrs = trainer.learning_rates(steps, self.total)
+        if self.step == 0:
+            self.lr_factor = trainer.lr_factor
+        self._lrs = trainer.learning_rates(steps, self.total, self.lr_factor)
         table = trainer.controls(self._lrs, first=trainer.steps - self.step + 1)
         self.batches.start(trainer.epochs, table, self.J, self.step)
 

@@ -61,6 +61,7 @@ def save(run: Fit, checkpoint: Checkpoint) -> None:
         "steps_ever": trainer.steps, "epochs_ever": trainer.epochs,
         "scaling": backend.to_host(trainer.scaling).tolist(),
         "lr_factor": trainer.lr_factor, "last_lr": trainer.last_lr,
+        "epoch_lr_factor": run.lr_factor,
     }  # fmt: skip
     together.on_first(trainer.shards.world, lambda: checkpoint.save(
         tensors, position=position, history=run.history.to_dict(),
@@ -103,6 +104,7 @@ def resume(run: Fit, checkpoint: Checkpoint) -> None:
     backend.asarray(np.array(position["scaling"]), dtype=np.float64, out=trainer.scaling)
     trainer.steps, trainer.epochs = position["steps_ever"], position["epochs_ever"]
     trainer.lr_factor, trainer.last_lr = position["lr_factor"], position["last_lr"]
+    run.lr_factor = position.get("epoch_lr_factor", trainer.lr_factor)
     run.history = trainer.history = History.from_dict(state["history"])
     if watch is not None:
         watch.set_state(numbers)

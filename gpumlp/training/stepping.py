@@ -188,9 +188,9 @@ class Stepping(arguments.Arguments):
             1 + len(self.optimizer.control(self.lr, 1)), self.shards, members,
         )  # fmt: skip
 
-    def learning_rates(self, steps: range, total: int) -> list[float]:
+    def learning_rates(self, steps: range, total: int, factor: float) -> list[float]:
         """Those of some steps (from 0) of a fit of `total` steps."""
-        schedule, base, factor = self.schedule, self.lr, self.lr_factor
+        schedule, base = self.schedule, self.lr
         if schedule is constant:
             return [factor * base] * len(steps)
         return [factor * schedule.lr(base, t, total) for t in steps]

@@ -84,6 +84,22 @@ def test_run_that_dies_several_times_resumes_bit_for_bit(path, whole):
     assert outcome(run(path, resume=True)) == whole
 
 
+@pytest.mark.parametrize("step", [STEPS + 2, STEPS + 4, 2 * STEPS + 1])
+def test_a_learning_rate_that_a_step_lowers_is_that_of_the_next_epoch(path, step):
+    """Also if the run is resumed before that epoch."""
+
+    class Lowers(gpumlp.Callback):
+        def on_step_end(self, trainer):
+            if trainer.steps == STEPS + 2:
+                trainer.lr_factor = 0.1
+
+    with pytest.raises(Die):
+        run(path, checkpoint_every=1, callbacks=[Lowers(), DieAt(step + 1)])
+    resumed = run(path, resume=True, callbacks=[Lowers()])
+    assert outcome(resumed) == outcome(run(callbacks=[Lowers()]))
+    assert resumed.lr_factor == 0.1
+
+
 @pytest.mark.parametrize("step", [1, 2 * STEPS, 2 * STEPS + 5])
 def test_run_resumes_at_the_step_of_ctrl_c(path, whole, step):
     stopped = run(path, callbacks=[CtrlCAt(step)])

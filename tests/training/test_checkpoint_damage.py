@@ -132,6 +132,7 @@ MISSING = object()
 WRONG = [MISSING, None, True, -1, 10**30, 0.5, math.nan, "x", [], [None], ["x"], {}, {"a": 1}]
 ALLOWED = {  # fields that may have some of these values
     "position.seconds": [0.5], "position.lr_factor": [0.5], "position.last_lr": [0.5],
+    "position.epoch_lr_factor": [MISSING, 0.5],
     "history.best_epoch": [None], "callbacks": [{}], "callbacks.ReduceOnPlateau": [MISSING],
     "callbacks.ReduceOnPlateau.best": [None, -1, 10**30, 0.5],
     "callbacks.ReduceOnPlateau.waited": [10**30], "callbacks.ReduceOnPlateau.cooling": [10**30],
