@@ -244,7 +244,6 @@ class Structure:
         p counts the states behind θ, which `rounded` has not.
         """
         self._allocate(self.backend.asarray(self.theta.whole, out=whole), rounded)
-        self.round()
 
     def _allocate(self, whole: Array = None, rounded: Array = None) -> None:
         """Allocate all, so that a fit does not fail for lack of memory later: θ = 0, or `whole`."""

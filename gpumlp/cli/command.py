@@ -113,13 +113,13 @@ def name_options(
     any_name = rf"(?<![\w'\"-])({'|'.join(names)})"
 
     def setting(found: re.Match[str]) -> str:
-        name, value = names[found[1]], found[2].strip('"')
+        verb, name, value = found[1] or "", names[found[2]], found[3].strip('"')
         if value == "True" and types[name] is bool:
-            return f"--{dashed(name)}"
+            return f"{verb}--{dashed(name)}"
         if value in ("None", "False"):
             switch = types[name] is bool and default[name] is not False
-            return f"--no-{dashed(name)}" if switch else f"leave out --{dashed(name)}"
-        return f"--{dashed(name)} {value}"
+            return f"{verb}--no-{dashed(name)}" if switch else f"leave out --{dashed(name)}"
+        return f"{verb}--{dashed(name)} {value}"
 
     def bare(found: re.Match[str]) -> str:
         before, name, after = found.groups(default="")
@@ -128,7 +128,8 @@ def name_options(
         return f"{before}--{dashed(names[name])}{after}" if sure else found[0]
 
     def translated(text: str) -> str:
-        text = re.sub(rf'{any_name}=("[^"]*"|[\w.]+)', setting, NOT_AN_OPTION.sub("", text))
+        text = NOT_AN_OPTION.sub("", text)
+        text = re.sub(rf'(use |pass )?{any_name}=("[^"]*"|[\w.]+)', setting, text)
         return re.sub(rf"(lower |smaller |: |, )?{any_name}\b( must)?", bare, text)
 
     if about_data:

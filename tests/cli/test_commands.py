@@ -149,6 +149,8 @@ class TestTrain:
         memory, p = found["memory"], found["memory"]["theta"] // 4
         assert (memory["rounded"], memory["remainder"], memory["slots"]) == (2 * p, 2 * p, 4 * p)
         assert memory["held"] == 0
+        several = json.loads(run("train", flowers, *given, *of_gpu, "--models", 3).stdout)
+        assert several["memory"]["rounded"] == 3 * memory["rounded"]
 
     def test_low_memory_gives_the_same_parameters(self, flowers, model, tmp_path):
         more = ["--memory", "low", "--activation", "gelu", "--hidden", "16,8,8"]

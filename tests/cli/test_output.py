@@ -26,6 +26,7 @@ def test_a_table_is_plain_and_complete_whatever_its_width(capsys, monkeypatch):
     [
         (TrainOptions, "pass clip_norm=1.0, or lower lr", "pass --clip-norm 1.0, or lower --lr"),
         (TrainOptions, 'use memory="low" or ema=None', "use --memory low or leave out --ema"),
+        (TrainOptions, "θ's type; use slot_precision=None", "θ's type; leave out --slot-precision"),
         (TrainOptions, "or resume=False to start anew", "or leave out --resume to start anew"),
         (TrainOptions, "factor must be less", "--plateau-factor must be less"),
         (TrainOptions, "a smaller batch_size, or data=\"stream\"", "a smaller --batch-size"),
