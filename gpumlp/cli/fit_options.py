@@ -38,9 +38,9 @@ class FitOptions(TrainingOptions):
     metric: str | None = option(
         None, "NAMES",
         "Metrics to compute after each epoch: names of scikit-learn's scorers with commas, such as "
-        "f1_macro,roc_auc_ovr, or auto (accuracy or R²).  The history gets a column for each on "
-        "the training data, f1_macro, and on the validation data, val_f1_macro; the column of "
-        "auto is metric.  [default: auto]",
+        "f1_macro,roc_auc_ovr, or auto (accuracy or R²), in the unit of the target.  The history "
+        "gets a column for each on the training data, f1_macro, and on the validation data, "
+        "val_f1_macro; the column of auto is metric.  [default: auto]",
         autocompletion=complete_metric,
     )  # fmt: skip
     models: int | None = option(

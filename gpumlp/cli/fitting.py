@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from gpumlp.ensemble import Ensemble
 from gpumlp.training import Histories
 from gpumlp.training.events import Callback
 from gpumlp.training.metrics import measures
+from gpumlp.training.scorers import scorer
 
 Callbacks = Callable[[int], Sequence[Callback]]
 """The callbacks of a member, by its number."""
@@ -34,6 +36,7 @@ def fit(
     hooks: the callbacks of one network, besides that of --tensorboard.
     arguments: of `Trainer.fit`.
     """
+    arguments["metric"] = _in_unit(arguments["metric"], built)
     training, *held_out = built.prepared(
         built.train, *([built.validation] if built.validation else [])
     )
@@ -57,6 +60,21 @@ def fit(
     report = EnsembleReport(history, built.trainer)
     report.score(arguments["metric"], *(held_out or [training])[0], "val_" if held_out else "")
     return report
+
+
+def _in_unit(names: Sequence[str], built: Built) -> Any:
+    """The argument `metric` of `Trainer.fit`: scores in the target's unit, if it is standardised.
+
+    R², of "auto", is the same in every unit.
+    """
+    if built.preparation.y_shift is None:
+        return names
+    loss, outputs = built.net.loss, built.preparation.outputs
+    return {
+        "metric" if name == "auto" else name:
+        "auto" if name == "auto" else replace(scorer(name, loss), outputs=outputs)
+        for name in names
+    }  # fmt: skip
 
 
 def _clearing(own: Callbacks, checkpoints: Path, resume: bool) -> Callbacks:

@@ -7,6 +7,7 @@ import inspect
 import math
 import threading
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,11 +31,13 @@ class Scorer:
 
     Attributes:
         scorer: ``scorer(estimator, x, y, sample_weight=…)``.
+        outputs: what gives standardised values, of targets and predictions, their unit back.
     """
 
     name: str
     loss: Loss
     scorer: Any
+    outputs: Callable[[HostArray], HostArray] | None = None
 
     def __call__(self, y: HostArray, p: HostArray, weights: HostArray | None) -> float:
         """Return the score of what `MLP.predict` returned; NaN, with a warning, if undefined.
@@ -97,6 +100,8 @@ class Scorer:
             y = (y >= 0.5).astype(int)
             model = classifier((p >= 0.5).astype(int), p, [np.arange(2)] * n)
         else:
+            if self.outputs is not None:
+                y, p = self.outputs(y), self.outputs(p)
             y, p = (y[:, 0], p[:, 0]) if n == 1 else (y, p)
             model = regressor(p)
         return float(self.scorer(model, None, y, **named))

@@ -171,3 +171,21 @@ def test_invalid_options_are_reported_before_the_data_is_read(tmp_path):
         if arguments != ["--metric", "roc_auc"]:  # valid for other data
             none = tmp_path / "none.csv"
             assert message in refused("train", none, "--batch-size", 32, *arguments)
+
+
+@pytest.mark.parametrize("models", [[], ["--models", 2]])
+def test_scores_of_numbers_are_in_the_targets_unit(models, tmp_path):
+    """The targets of the networks are standardised; the score is that of `evaluate`."""
+    a = np.random.default_rng(0).normal(size=60)
+    rows = [f"{x},{1000 * np.exp(x)}" for x in a]
+    (tmp_path / "t.csv").write_text("\n".join(["a,y", *rows]))
+    options = ["--target", "y", "--validation", 0, "--hidden", 8, "--epochs", 3, "--json", *models]
+    names = "neg_mean_absolute_error,auto,r2"
+    trained = run("train", tmp_path / "t.csv", *options, "--metric", names, "--out", tmp_path / "o")
+    found = json.loads(trained.stdout)["result"]
+    evaluated = run("evaluate", tmp_path / "o/model.safetensors", tmp_path / "t.csv", "--json")
+    want = json.loads(evaluated.stdout)["result"]
+    assert found["neg_mean_absolute_error"] == pytest.approx(-want["mae"], rel=1e-5)
+    assert want["mae"] > 100
+    for name in ("r2", "metric"):
+        assert found[name] == pytest.approx(want["r2"], rel=1e-4)
