@@ -169,6 +169,6 @@ def _counts(options: SearchOptions, search: Search) -> str:
 def _train_options(options: SearchOptions, best: FitOptions, classes: bool) -> TrainOptions:
     """The options of train for the best candidate."""
     given: dict[str, Any] = {field.name: getattr(best, field.name) for field in fields(FitOptions)}
-    if not classes:  # train has standardised targets, of which a score in their unit may be NaN
+    if not classes:  # train rounds its targets: a score that needs y ≥ 0 may refuse a y of 0
         given["metric"] = None
     return TrainOptions(**given, out=options.out, quiet=options.quiet or options.json)
