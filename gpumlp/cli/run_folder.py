@@ -52,10 +52,16 @@ def check_files(options: Any, path: Path, names: Sequence[str]) -> None:
 
 
 def check_folder(path: Path, *names: str) -> None:
-    """Raise if the path, or one of its parents, is a file, or no files can have these names."""
+    """Raise if the folder cannot be made, or no files can have these names, or any, in it."""
     for each in (path, *path.parents):
         if each.exists() and not each.is_dir():
             raise ValueError(f"--out must be a folder, but {each} is a file; choose another name")
+    target = Path(os.path.realpath(path))
+    there = next(each for each in (target, *target.parents) if each.exists())
+    if (there != target or not names) and not os.access(there, os.W_OK | os.X_OK):
+        raise PermissionError(
+            f"--out {path}: the folder {there} is read-only; choose another --out"
+        )
     if CHECKPOINTS in names and (path / CHECKPOINTS).is_file():
         raise ValueError(
             f"--models needs a folder for its checkpoints, but {path / CHECKPOINTS} is a file; "

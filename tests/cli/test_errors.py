@@ -249,3 +249,16 @@ def test_out_of_memory_shows_the_plan_and_the_options(flowers, tmp_path, monkeyp
         "use --batch-size 16, or --batch-size 32 and --memory low, "
         "or --precision bfloat16, --slot-precision bfloat16",
     ]
+
+
+@pytest.mark.parametrize("command", ["train", "search", "bench"])
+def test_a_folder_that_cannot_be_made_is_found_first(flowers, command, tmp_path, monkeypatch):
+    """A search failed only when all its candidates were trained."""
+    (tmp_path / "link").symlink_to("new")
+    given = [] if command == "bench" else [flowers, *FLOWERS]
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+    for out in (tmp_path / "new", tmp_path / "a" / "b", tmp_path / "link"):
+        error = refused(command, *given, "--out", out)
+        said = f"--out {out}: the folder {tmp_path} is read-only; choose another --out"
+        assert error == f"gpumlp: error: {said}\n"
+    assert not (tmp_path / "new").exists()
