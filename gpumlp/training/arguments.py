@@ -30,7 +30,7 @@ ASSIGNED: dict[str, Callable[[Any], Any]] = {  # what may change between two fit
     "stop": partial(checks.boolean, name="stop"),
 }
 
-OF_A_FIT = ("lr", "schedule", "batch_size", "seed", "shuffle")  # read when a fit begins
+OF_A_FIT = ("batch_size", "seed", "shuffle")  # what a fit reads when it begins
 running: dict[int, int] = {}  # the thread of a fit, by the ids of its trainer and its network
 
 
@@ -40,9 +40,8 @@ class Arguments:
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute, unless the recorded step or a running fit has what it was."""
         if name in OF_A_FIT and id(self) in running:
-            now = "set lr_factor, or " * (name in ("lr", "schedule"))
             raise AttributeError(
-                f"{name} of a trainer cannot change during a fit; {now}assign it before the next"
+                f"{name} of a trainer cannot change during a fit; assign it before the next one"
             )
         if name in FIXED and "_step" in vars(self):
             raise AttributeError(

@@ -150,7 +150,7 @@ def check_state(state: Fields, columns: list[str], steps: int, monitor: str | No
     position.numbers("J", step, "position.step")
     position.whole("steps_ever", epoch * steps + step)
     position.whole("epochs_ever", epoch)
-    for name in ("seconds", "lr_factor", "last_lr", *({"epoch_lr_factor"} & {*position})):
+    for name in ("seconds", "lr_factor", "last_lr", *({"epoch_lr_factor"} & {*position.values})):
         position.number(name)
     position.get("lr_factor", "a factor of learning rates", lambda factor: factor <= LARGEST)
     position.numbers("scaling", 4, "the format", 0)

@@ -176,10 +176,10 @@ def test_what_the_recorded_step_has_cannot_change(name):
     assert getattr(trainer, name) is before
 
 
-@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.parametrize("name", ["batch_size", "seed", "shuffle"])
 @pytest.mark.parametrize("hook", ["step", "epoch"])
 def test_what_a_fit_reads_when_it_begins_cannot_change_within(name, hook):
-    """It had no effect, or one that a resumed fit and the other processes did not have."""
+    """It had no effect, and the checkpoint had the new value."""
     trainer, value = gpumlp.Trainer(regression(), batch_size=16), CHANGES[name]
     assign = {hook: lambda trainer, *_: setattr(trainer, name, value)}
     with pytest.raises(AttributeError, match=f"{name} of a trainer cannot change during a fit"):
