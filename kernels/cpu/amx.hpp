@@ -173,21 +173,12 @@ template <int rows, int columns> inline void add_products() {
     if constexpr (rows > 1 && columns > 1) _tile_dpbf16ps(3, 5, 7);
 }
 
-// out ← or += (`adds`) the product of so many tiles
+// out ← the product of so many tiles
 template <class T, int rows, int columns>
-void multiply_tiles(int64 steps, const char* a, const char* b, float* out, int64 out_row, bool adds) {
+void multiply_tiles(int64 steps, const char* a, const char* b, float* out, int64 out_row) {
     // a compiler may not know that tiles are loaded from memory and stored there
     std::atomic_signal_fence(std::memory_order_seq_cst);
-    const int64 bytes = out_row * int64(sizeof(float));
-    float* const below = out + SIDE * out_row;
-    if (adds) {
-        _tile_loadd(0, out, bytes);
-        if constexpr (columns > 1) _tile_loadd(1, out + SIDE, bytes);
-        if constexpr (rows > 1) _tile_loadd(2, below, bytes);
-        if constexpr (rows > 1 && columns > 1) _tile_loadd(3, below + SIDE, bytes);
-    } else {
-        _tile_zero(0); _tile_zero(1); _tile_zero(2); _tile_zero(3);
-    }
+    _tile_zero(0); _tile_zero(1); _tile_zero(2); _tile_zero(3);
     enum { NEXT = 2 * TILE_BYTES };  // the next part
     for (int64 s = 0; s < steps; ++s, a += PARTS<T> * NEXT, b += PARTS<T> * NEXT) {
         load_rows<rows>(a);  // h h
@@ -206,6 +197,8 @@ void multiply_tiles(int64 steps, const char* a, const char* b, float* out, int64
         load_columns<columns>(b + 2 * NEXT);
         add_products<rows, columns>();
     }
+    const int64 bytes = out_row * int64(sizeof(float));
+    float* const below = out + SIDE * out_row;
     _tile_stored(0, out, bytes);
     if constexpr (columns > 1) _tile_stored(1, out + SIDE, bytes);
     if constexpr (rows > 1) _tile_stored(2, below, bytes);
@@ -219,18 +212,19 @@ void multiply_two(int64 rows, int64 columns, int64 steps, const char* a, const c
                   float beta, Out* out, int64 out_row) {
     const auto f = rows > SIDE ? columns > SIDE ? multiply_tiles<T, 2, 2> : multiply_tiles<T, 2, 1>
                                : columns > SIDE ? multiply_tiles<T, 1, 2> : multiply_tiles<T, 1, 1>;
-    const bool adds = alpha == 1 && beta == 1, whole = rows % SIDE == 0 && columns % SIDE == 0;
     if constexpr (!IS_16_BIT<Out>)
-        if (whole && alpha == 1 && (beta == 0 || adds)) return f(steps, a, b, out, out_row, adds);
+        if (alpha == 1 && beta == 0 && rows % SIDE == 0 && columns % SIDE == 0)
+            return f(steps, a, b, out, out_row);
     alignas(64) float sum[TWO * TWO];
-    for (int64 i = 0; adds && i < rows; ++i) convert(out + i * out_row, sum + i * TWO, columns);
-    f(steps, a, b, sum, TWO, adds);
-    for (int64 i = 0; i < rows; ++i)
-        for (int64 j = 0; j < columns; ++j) {
-            Out& there = out[i * out_row + j];
-            const float found = sum[i * TWO + j], scaled = adds ? found : alpha * found;
-            there = adds || beta == 0 ? scaled : scaled + beta * there;
-        }
+    f(steps, a, b, sum, TWO);
+    for (int64 i = 0; i < rows; ++i) {
+        Out* const there = out + i * out_row;
+        const float* const found = sum + i * TWO;
+        if (beta == 0)
+            for (int64 j = 0; j < columns; ++j) there[j] = alpha * found[j];
+        else
+            for (int64 j = 0; j < columns; ++j) there[j] = alpha * found[j] + beta * there[j];
+    }
 }
 
 // `multiply` of products.hpp.  false: there are entries of FAR or more, or NaN, and the sums of their
