@@ -42,7 +42,9 @@ def values(kind: np.dtype[Any], out: np.dtype[Any], n: int) -> Any:
 def test_cast(source: str, dtype: str, n: int) -> None:
     kind, out_kind = NUMPY_TYPE.get(source, np.dtype(source)), NUMPY_TYPE[dtype]
     a = values(kind, out_kind, n)
-    expected = a.astype(out_kind).tobytes()
+    # the kernel rounds by way of float32; ml_dtypes rounds once, from its version 0.7 on
+    by_float = kind == np.float64 and dtype == "bfloat16"
+    expected = (a.astype(np.float32) if by_float else a).astype(out_kind).tobytes()
 
     def call(order: int, packed: int, blocks: int, place: Any = aligned) -> Any:
         out = place(aligned_empty((n,), out_kind))
