@@ -120,8 +120,8 @@ double cross_entropy_of_few(const LossOf<T, Y>& p, int64 begin, int64 end, real 
     double sum = 0;
     for (int64 first = begin; first < end; first += LANES) {
         const int64 rows = least<int64>(LANES, end - first);
-        alignas(V) real x[LANES * LANES], t[LANES * LANES], e[LANES * LANES];
-        alignas(V) real weight[LANES] = {}, label[LANES] = {}, total[LANES], log_sum[LANES];
+        alignas(64) real x[LANES * LANES], t[LANES * LANES], e[LANES * LANES];
+        alignas(64) real weight[LANES] = {}, label[LANES] = {}, total[LANES], log_sum[LANES];
         V top[VECTORS], mass[VECTORS];
         std::memset(x, 0, n * LANES * sizeof(real));
         for (int64 k = 0; k < rows; ++k) {
