@@ -123,7 +123,7 @@ def check_place(path: PathLike) -> None:
     target = target_of(path)
     if target.is_dir():
         raise IsADirectoryError(f"cannot write {path}: it is a folder; pass the path of a file")
-    if target.is_symlink():
+    if target.is_symlink() and not target.exists():
         raise OSError(f"cannot write {path}: it is a link that leads to itself; remove the link")
     if not target.parent.is_dir():
         link = f"it is a link to {target}, but " if path.is_symlink() else ""

@@ -13,6 +13,7 @@ import stat
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -230,6 +231,23 @@ def test_a_pipe_stays_a_pipe(path):
     reader.join()
     assert read == [b"\0\0\0new"]
     assert stat.S_ISFIFO(path.stat().st_mode)
+
+
+@pytest.mark.skipif(not Path("/dev/fd").is_dir(), reason="no /dev/fd")
+def test_a_link_to_a_pipe_is_written_to():
+    reading, writing = os.pipe()
+    atomic_write(f"/dev/fd/{writing}", b"new")  # as /dev/stdout, and as the shell's >(gzip)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        assert pipe.read() == b"new"
+
+
+def test_a_link_to_a_device_is_written_to(tmp_path):
+    link = tmp_path / "nothing"
+    link.symlink_to(os.devnull)
+    atomic_write(link, b"new")
+    assert link.is_symlink()
+    assert stat.S_ISCHR(link.stat().st_mode)
 
 
 def test_a_place_where_nothing_can_be_written_is_refused(tmp_path, monkeypatch):
