@@ -48,8 +48,9 @@ def linear_activation(
         ValueError, TypeError: shapes, dtypes or devices do not fit, or the name is unknown.
     """
     _check_tensors(x=x, weight=weight, **{} if bias is None else {"bias": bias})
+    checks.text(activation, "activation")
     if bias is None:
-        bias = weight.new_zeros(weight.shape[0])
+        bias = weight.new_zeros(weight.shape[:1])
     if _autocasts(x):
         kind = torch.get_autocast_dtype(x.device.type)
         x, weight, bias = (t if t.dtype == torch.float64 else t.to(kind) for t in (x, weight, bias))
@@ -88,6 +89,7 @@ def softmax_cross_entropy(
     _check_tensors(logits=logits, target=target, **{} if weight is None else {"weight": weight})
     _check_entropy(logits, target, weight, reduction)
     label_smoothing = checks.positive_number(label_smoothing, "label_smoothing", least=0)
+    ignore_index = checks.positive_int(ignore_index, "ignore_index", least=-(1 << 63))
     if _autocasts(logits):
         logits = logits if logits.dtype == torch.float64 else logits.float()
     m, n = logits.shape
@@ -236,6 +238,8 @@ class FusedMLP(nn.Sequential):
             if parts and _begins_with_activation(parts[0]):  # and has a Dropout after it
                 parts[:1] = parts[0]._modules.values()  # children() gives a repeated one only once
             f = known_activation(parts[0]) if parts and not _has_hooks(parts[0]) else None
+            if len(parts) > 1 and getattr(parts[1], "inplace", False):
+                f = None  # it would overwrite h, which the operator keeps for its gradient
             if f is not None:
                 parts.pop(0)
             name, params = f or ("identity", ())

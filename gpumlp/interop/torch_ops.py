@@ -71,17 +71,23 @@ def layer(
 def _layer_shapes(
     x: Tensor, weight: Tensor, bias: Tensor, activation: str, params: Sequence[float], keep: bool
 ) -> tuple[Tensor, Tensor]:
+    if weight.ndim != 2 or bias.shape != weight.shape[:1]:
+        raise ValueError(
+            f"weight has shape {tuple(weight.shape)} and bias {tuple(bias.shape)}; pass weight of "
+            "shape (n_out, n_in) and bias of shape (n_out,)"
+        )
     n_out, n_in = weight.shape
     if x.ndim == 0 or x.shape[-1] != n_in:
         raise ValueError(
             f"x has shape {tuple(x.shape)} but the layer's weight has {(n_out, n_in)}; "
             f"pass x of shape (…, {n_in})"
         )
-    if not (x.dtype == weight.dtype == bias.dtype and x.device == weight.device == bias.device):
-        raise TypeError(
-            f"x is {x.dtype} on {x.device} but the layer is {weight.dtype} on {weight.device}; "
-            "pass x.to(weight)"
-        )
+    for name, part in ("x", x), ("bias", bias):
+        if part.dtype != weight.dtype or part.device != weight.device:
+            raise TypeError(
+                f"{name} is {part.dtype} on {part.device} but the layer is {weight.dtype} on "
+                f"{weight.device}; pass {name}.to(weight)"
+            )
     h = x.new_empty((*x.shape[:-1], n_out))
     keep_z = keep and "z" in activation_of(activation, tuple(params)).reads
     return h, x.new_empty(h.shape if keep_z else (0,))

@@ -119,6 +119,14 @@ def test_copies_and_pickles():
         assert error(results(other, x), want) == 0
 
 
+@pytest.mark.parametrize("f", [nn.ELU(), nn.SELU(), nn.LeakyReLU(0.2), nn.Softplus(), nn.GELU()])
+def test_a_module_that_overwrites_the_output_of_an_activation(f):
+    modules = nn.Linear(5, 7), f, nn.ReLU(inplace=True), nn.Linear(7, 4)
+    plain = nn.Sequential(*modules).double()
+    fused, x = FusedMLP.from_sequential(copy.deepcopy(plain)), x_of(9, 5)
+    assert error(results(fused, x), results(plain, x)) < BAR
+
+
 @pytest.mark.parametrize(
     ("dtype", "bar"), [(torch.float32, 1e-5), (torch.bfloat16, 0.05), (torch.float16, 0.01)]
 )

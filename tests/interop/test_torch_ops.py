@@ -214,6 +214,17 @@ def test_invalid_layer_arguments_raise(tensor):
             "(…, 5)",
         ),
         ((x.float(), W, b), TypeError, "x is torch.float32 on cpu but", "pass x.to(weight)"),
+        ((x, W, b.float()), TypeError, "bias is torch.float32 on cpu", "pass bias.to(weight)"),
+        *(
+            ((x, W, tensor(*shape)), ValueError, f"bias {shape}; pass", "bias of shape (n_out,)")
+            for shape in ((3,), (0,), (8,), (), (4, 1), (1, 4))
+        ),
+        *(
+            ((x, tensor(*shape), bias), ValueError, f"weight has shape {shape}", "(n_out, n_in)")
+            for shape in ((5,), (), (1, 4, 5))
+            for bias in (b, None)
+        ),
+        ((x, W, b, ACTIVATIONS["relu"]), TypeError, "activation must be a string"),
         ((x.detach().numpy(), W, b), TypeError, "x must be a torch.Tensor, got ndarray", "as_tens"),
         ((x, W, 0.0), TypeError, "bias must be a torch.Tensor, got float"),
         ((x.to_sparse(), W, b), TypeError, "x is not a dense tensor; pass x.to_dense()"),
@@ -334,6 +345,7 @@ def test_invalid_cross_entropy_arguments_raise(tensor):
         ({"weight": torch.ones(3)}, ValueError, "weight has shape (3,) but logits has 4 classes"),
         ({"label_smoothing": 1.5}, ValueError, "smoothing must lie in [0, 1)"),
         ({"label_smoothing": "a"}, TypeError, "label_smoothing must be a number, got 'a'"),
+        ({"ignore_index": 1.5}, TypeError, "ignore_index must be a whole number", "got 1.5"),
         ({"target": LABELS.numpy()}, TypeError, "target must be a torch.Tensor, got ndarray"),
         ({"weight": [1.0] * 4}, TypeError, "weight must be a torch.Tensor, got list"),
     ):

@@ -295,7 +295,7 @@ CALLS = {  # the part of the message → the call that fails, the name of its ar
     "pass whole numbers, target.long()": (entropy, "target", tensor(3)),
     "pass torch.as_tensor(": (layer, "x", lambda: ROWS),
     "pass target.detach()": (entropy, "target", tensor(3, 2, requires_grad=True)),
-    "pass x.to(weight)": (layer, "x", tensor(4, 3)),
+    ".to(weight)": (layer, "x", tensor(4, 3)),
     "cast it, e.g. module.float()": (from_torch, "module", modules(dtype="float8_e4m3fn")),
     "call module.eval() first": (from_torch, "module", modules("Dropout")),
 }  # fmt: skip

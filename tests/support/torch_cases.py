@@ -15,7 +15,7 @@ def tensor_maker():
     generator = torch.Generator().manual_seed(5)
 
     def tensor(*shape, dtype=torch.float64, grad=True):
-        a = torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
+        a = torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
         return a.requires_grad_(grad)
 
     return tensor
