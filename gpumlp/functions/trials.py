@@ -79,9 +79,20 @@ def _loss(loss: Loss) -> None:
 
 def _regularizer(regularizer: Regularizer) -> None:
     for name in ("omega", "gradient"):
-        found = _elementwise(regularizer, name, np.array([0.5, 0.0]), **regularizer.arguments())
-        if found[1] != 0:
-            raise ValueError(f"{name} of {regularizer.what} must be 0 at θ = 0, got {found[1]}")
+        theta, params = np.array([0.5, -1.5, 0.0]), regularizer.arguments()
+        found = _elementwise(regularizer, name, theta, **params)
+        if found[-1] != 0:
+            raise ValueError(f"{name} of {regularizer.what} must be 0 at θ = 0, got {found[-1]}")
+        _alone(regularizer, name, found, _elementwise(regularizer, name, theta[:1], **params))
+
+
+def _alone(entry: Entry, name: str, found: Array, alone: Array) -> None:
+    """Raise unless the first result is that of the first number alone: θ comes in blocks."""
+    if not np.allclose(found[:1], alone, equal_nan=True):
+        raise ValueError(
+            f"{name} of {entry.what} is not elementwise: its result for an entry of θ depends on "
+            "the others, which come in blocks of any size; compute it from this entry"
+        )
 
 
 def _optimizer(optimizer: Optimizer) -> None:
@@ -91,18 +102,33 @@ def _optimizer(optimizer: Optimizer) -> None:
             f"scalars of {optimizer.what} returns {', '.join(scalars) or 'nothing'}; list these "
             "names as scalar_names"
         )
-    theta, g, *slots = np.array([[2.0, 0.0], [-0.5, 0.0], *[[0.0, 0.0]] * len(optimizer.slots)])
-    for t in (*range(1, 9), 1000):  # it may begin slowly
-        given = {"theta": theta, "g": g.copy(), **dict(zip(optimizer.slots, slots, strict=True))}
-        more = {"lr": 0.1, **optimizer.scalars(t, **optimizer.params), **optimizer.params}
-        value = _called(optimizer, "rule", **given, **more)
-    if value is not None or theta[0] == 2:
+    given = np.array([[2.0, -3.0, 0.0], [-0.5, 1.5, 0.0]])
+    theta, *slots = _moved(optimizer, *given)
+    if theta[0] == 2:
         raise ValueError(
             f"rule of {optimizer.what} does not move theta; change it in place, theta -= …, and "
             "return nothing"
         )
-    if any(a[1] != 0 for a in (theta, *slots)):
+    if any(a[-1] != 0 for a in (theta, *slots)):
         raise ValueError(f"rule of {optimizer.what} must leave 0 where θ, g and the slots are 0")
+    _alone(optimizer, "rule", theta, _moved(optimizer, *given[:, :1])[0])
+    for name, slot in zip(optimizer.slots, slots, strict=True):
+        if not slot.any() and optimizer.orthogonal is None:
+            raise ValueError(
+                f"rule of {optimizer.what} does not change its slot {name}; change it in place, "
+                f"{name} *= … or {name} += …"
+            )
+
+
+def _moved(optimizer: Optimizer, start: Array, g: Array) -> list[Array]:
+    """θ and the slots after some steps from `start`; `start` if the rule returns something."""
+    theta, slots = start.copy(), [np.zeros_like(start) for _ in optimizer.slots]
+    for t in (*range(1, 9), 1000):  # it may begin slowly
+        given = {"theta": theta, "g": g.copy(), **dict(zip(optimizer.slots, slots, strict=True))}
+        more = {"lr": 0.1, **optimizer.scalars(t, **optimizer.params), **optimizer.params}
+        if _called(optimizer, "rule", **given, **more) is not None:
+            return [start, *slots]
+    return [theta, *slots]
 
 
 def _schedule(schedule: Schedule) -> None:

@@ -34,6 +34,15 @@ def shift(theta: Any, g: Any, lr: float) -> None:
     theta -= lr
 
 
+def forgetful(theta: Any, g: Any, lr: float, m: Any) -> None:
+    m = 0.9 * m + g  # another array
+    theta -= lr * m
+
+
+def of_norm(theta: Any, g: Any, lr: float) -> None:
+    theta -= lr * g / np.linalg.norm(g)
+
+
 FAULTS = [
     (Activation("own", lambda z: z[:, :1], slope), "f of activation 'own' returned an array of"),
     (Activation("own", lambda z: z + 0j, slope), "f of activation 'own' must return real numbers"),
@@ -48,9 +57,12 @@ FAULTS = [
     (Loss("own", square, lambda y_hat, y: difference(y_hat, y)[:, :1]), "gradient of loss 'own'"),
     (Loss("own", square, lambda y_hat, y: np.subtract(y_hat, y, out=y)), "changes an argument"),
     (Regularizer("own", np.cos, np.sin), "omega of regularizer 'own' must be 0 at θ = 0, got 1.0"),
+    (Regularizer("own", np.square, lambda t: t / np.linalg.norm(t)), "gradient .* not elementw"),
     (Optimizer("own", lambda theta, g, lr: theta - lr * g), "rule .* does not move theta; change"),
     (Optimizer("own", lambda theta, g, lr: None), "rule of optimizer 'own' does not move theta"),
     (Optimizer("own", shift), "rule of optimizer 'own' must leave 0 where θ, g and the slots"),
+    (Optimizer("own", forgetful, slots=("m",)), r"not change its slot m; .* m \*= … or m \+= …"),
+    (Optimizer("own", of_norm), "rule of optimizer 'own' is not elementwise"),
     (Optimizer("own", descent, scalars=lambda t: {"c": t}), "returns c; list these names"),
     (Schedule("own", lambda t, steps: -1.0), "factor of schedule 'own' must be 0 or more"),
     (Schedule("own", lambda t, steps: "low"), "factor of schedule 'own' must return real numbers"),
