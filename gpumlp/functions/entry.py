@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import numbers
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,7 +27,8 @@ NEEDED: dict[str, tuple[Any, str]] = {
 class Entry:
     """A named function with its parameters; subclasses add the NumPy and CUDA expressions.
 
-    NumPy expressions get the parameters as keyword arguments, CUDA's as constants of their names.
+    NumPy expressions get the parameters as keyword arguments, CUDA's as constants of their names,
+    and 1 − p, for a parameter p, as one_minus_p.
     All values in CUDA are `real`: double for float64 networks, float for all others.
 
     Attributes:
@@ -94,13 +96,15 @@ class Entry:
         """Return CUDA source of the device functions that the entry's kernels call."""
         return ""
 
-    def cuda_constants(self, leave_out: Iterable[str] = ()) -> str:
-        """Return one CUDA definition per parameter, for the top of a device function's body."""
-        return "".join(
-            f"const real {key} = real({value!r}); "
-            for key, value in self.params.items()
-            if key not in leave_out
-        )
+    def cuda_constants(self, leave_out: Iterable[str] = (), text: str = "") -> str:
+        """Return one CUDA definition per parameter p, for the top of a device function's body.
+
+        And one of each one_minus_p in the text: in float32, 1 − p would lose digits.
+        """
+        values = {key: value for key, value in self.params.items() if key not in leave_out}
+        others = {f"one_minus_{key}": 1 - value for key, value in self.params.items()}
+        values |= {key: others[key] for key in re.findall(r"\w+", text) if key in others}
+        return "".join(f"const real {key} = real({value!r}); " for key, value in values.items())
 
     def _device_functions(
         self, signatures: Mapping[str, str], leave_out: Iterable[str] = ()
@@ -112,9 +116,9 @@ class Entry:
                 f"{self.what} has no CUDA expression; "
                 f'give {" and ".join(signatures)}, or use backend="numpy"'
             )
-        constants = self.cuda_constants(leave_out)
         return "".join(
-            f"__device__ real {signatures[field]} {{ {constants}return {text}; }}\n"
+            f"__device__ real {signatures[field]} "
+            f"{{ {self.cuda_constants(leave_out, text)}return {text}; }}\n"
             for field, text in expressions.items()
         )
 

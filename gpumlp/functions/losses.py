@@ -227,8 +227,8 @@ quantile = Loss(
     gradient=lambda y_hat, y, q: np.where(y > y_hat, -q, np.where(y < y_hat, 1 - q, 0)).astype(
         y_hat.dtype
     ),
-    cuda_value="y > y_hat ? q * (y - y_hat) : (real(1) - q) * (y_hat - y)",
-    cuda_gradient="y > y_hat ? -q : y < y_hat ? real(1) - q : real(0)",
+    cuda_value="y > y_hat ? q * (y - y_hat) : one_minus_q * (y_hat - y)",
+    cuda_gradient="y > y_hat ? -q : y < y_hat ? one_minus_q : real(0)",
     params={"q": 0.5},
     limits={"q": "(0, 1)"},
 )

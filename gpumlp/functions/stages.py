@@ -100,7 +100,8 @@ class Stage(Entry):
                 f"stage {self.name!r} has no CUDA expressions; give cuda_y, cuda_gx and, for each "
                 'row of φ, cuda_dphi, for each of means cuda_means, or use backend="numpy"'
             )
-        constants = self.cuda_constants().replace("const real", "constexpr real")
+        constants = self.cuda_constants(text=" ".join(functions.values()))
+        constants = constants.replace("const real", "constexpr real")
         made = (_device(signature, body) for signature, body in functions.items())
         return "".join([constants, self.row_numbers(), *made])
 

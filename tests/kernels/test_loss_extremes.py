@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gpumlp import MLP
 from gpumlp.backends.cuda.source import KernelSource
 from gpumlp.backends.numpy.backend import NumpyBackend
 from gpumlp.functions import LOSSES, Loss
 from gpumlp.functions.activations import identity, softmax
 from gpumlp.step.chunked import UNSCALED
 from tests.kernels.test_loss import launch
+from tests.support.cuda_networks import on_cuda_backend, on_host
 from tests.support.harness.comparing import NUMPY_TYPE, real_of
 from tests.support.harness.memory import aligned
 
@@ -257,3 +259,17 @@ def test_log_cosh_is_accurate_on_both_sides_of_1(backend: str) -> None:
     for d in (-0.7, 0.99, -1.0, 1.01, 3.0):
         want = np.logaddexp(d, -d) - np.log(2)
         assert computed(backend, "log_cosh", [[d]], [[0.0]])[0] == pytest.approx(want, rel=1e-6)
+
+
+@pytest.mark.parametrize("q", [0.99, 0.9999, 1 - 1e-6, 1 - 1e-9])
+@pytest.mark.parametrize("backend", ["numpy", "cpu", "cuda"])
+def test_quantiles_near_1_are_accurate(backend: str, q: float) -> None:
+    """In float32 1 − q would have an error of 1 % for q = 1 − 1e-6, and be 0 for 1 − 1e-9."""
+    loss = LOSSES["quantile"].set(q=q)
+    net = MLP([1, 1], loss=loss, backend="numpy" if backend == "cuda" else backend)
+    net = on_cuda_backend(net) if backend == "cuda" else net
+    net.layers[0].W[...] = 1
+    for y, slope in ((-2.0, 1 - q), (2.0, -q)):
+        J, gradients = net.cost_and_gradients([[0.0]], [y])
+        assert pytest.approx(abs(slope * y), rel=1e-6) == J
+        assert on_host(gradients.b[0])[0] == pytest.approx(slope, rel=1e-6)

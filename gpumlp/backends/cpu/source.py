@@ -177,13 +177,17 @@ def _struct(entry: Entry) -> str:
 def _body(entry: Entry, name: str) -> str:
     if isinstance(entry, Optimizer):
         return _rule(entry, name)
-    constants = "".join(f"    real {key};\n" for key in entry.params)
-    values = ", ".join(f"{key}(real(p[{i}]))" for i, key in enumerate(entry.params))
     if isinstance(entry, Stage):
         functions = "    " + entry.row_numbers()
         bodies = entry.row_functions()
     else:
         functions, bodies = "", {k: f"return {e};" for k, e in _functions(entry).items()}
+    words = set(re.findall(r"\w+", " ".join(bodies.values())))
+    numbers = {key: f"p[{i}]" for i, key in enumerate(entry.params)}
+    others = {f"one_minus_{key}": f"1 - {number}" for key, number in numbers.items()}
+    numbers |= {key: others[key] for key in others if key in words}
+    constants = "".join(f"    real {key};\n" for key in numbers)
+    values = ", ".join(f"{key}(real({number}))" for key, number in numbers.items())
     for signature, body in bodies.items():
         template, _, rest = signature.rpartition("> ")
         functions += (
