@@ -152,6 +152,7 @@ class MLP(Structure):
         With `intermediate` also ∂J/∂x and each layer's gz and gh, for one more product and two more
         arrays (m, n_k) per layer.
         """
+        checks.boolean(intermediate, "intermediate")
         x, y, share = self._checked(x, y, sample_weight, class_weight)
         backend, target = self.backend, target_of(self.backend, y)
         d = Parameters.zeros(backend, self.theta.layout, backend.storage)

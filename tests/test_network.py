@@ -140,6 +140,13 @@ def test_gradients_do_not_depend_on_intermediate(f, rng):
         np.testing.assert_array_equal(without.b[k], with_all.b[k])
 
 
+@pytest.mark.parametrize("value", ["False", None, 0])
+def test_what_is_no_truth_value_of_intermediate_raises(value):
+    net = gpumlp.MLP([3, 2], backend="numpy")
+    with pytest.raises(TypeError, match="intermediate must be True or False, got"):
+        net.cost_and_gradients(np.zeros((2, 3)), [0, 1], intermediate=value)
+
+
 @pytest.mark.parametrize("f", ACTIVATIONS)
 def test_nan_in_an_example_does_not_reach_others(f, rng):
     net = networks.network(f, "softmax_cross_entropy", 4)

@@ -20,6 +20,7 @@ from gpumlp.network import MLP, check_kind
 from gpumlp.step.settings import Settings
 
 FIXED = {each.name for each in fields(Settings)}
+FIXED |= {"memory", "slot_precision", "world"}  # arguments that have other names there
 ASSIGNED: dict[str, Callable[[Any], Any]] = {  # what may change between two fits
     "lr": partial(checks.positive_number, name="lr"),
     "lr_factor": partial(checks.positive_number, name="lr_factor", least=0),
