@@ -97,10 +97,11 @@ def opened(
             checkpoint = together.on_first(world, lambda: checkpoint)  # which writes it for all
         run.checkpoint = saving.opened(run, *checkpoint, examples, validated)
         run.save = saving.save
-        trainer.history, trainer.stop, trainer.lr_factor = run.history, False, 1.0
         with alone(net):
+            trainer.stop, trainer.lr_factor = False, 1.0
             if checkpoint[-1] and run.checkpoint is not None:
                 saving.resume(run, run.checkpoint)
+            trainer.history = run.history
             yield run
     finally:
         del running[id(trainer)]

@@ -105,6 +105,6 @@ def resume(run: Fit, checkpoint: Checkpoint) -> None:
     trainer.steps, trainer.epochs = position["steps_ever"], position["epochs_ever"]
     trainer.lr_factor, trainer.last_lr = position["lr_factor"], position["last_lr"]
     run.lr_factor = position.get("epoch_lr_factor", trainer.lr_factor)
-    run.history = trainer.history = History.from_dict(state["history"])
+    run.history = History.from_dict(state["history"])
     if watch is not None:
         watch.set_state(numbers)

@@ -57,11 +57,13 @@ def test_a_damaged_checkpoint_changes_nothing(path, files):
     damaged[-1] ^= 1
     path.write_bytes(damaged)
     net = gpumlp.MLP([5, 8, 3], backend="numpy")
-    before = net.theta.flat.tobytes()
     trainer = gpumlp.Trainer(net)
+    history = trainer.fit(np.ones((4, 5)), [0, 1, 2, 0], 1)
+    before = net.theta.flat.tobytes()
     with pytest.raises(CheckpointError, match="damaged"):
         trainer.fit(np.ones((4, 5)), [0, 1, 2, 0], checkpoint=path, resume=True)
     assert net.theta.flat.tobytes() == before
+    assert trainer.history is history
     assert path.read_bytes() == damaged
 
 
