@@ -100,16 +100,31 @@ def launch(environment: Mapping[str, str] = os.environ) -> Launch:
 
     torchrun comes first, since it runs within srun, too, then mpiexec for the same reason.
     """
-    if all(name in environment for name in TORCH):
-        size = int(environment["WORLD_SIZE"])
-        return (
-            Launch("torch", size, int(environment.get("LOCAL_RANK", 0))) if size > 1 else Launch()
-        )
+    if all(environment.get(name) for name in TORCH):
+        size, rank = _number(environment, "WORLD_SIZE") or 1, _number(environment, "RANK") or 0
+        if size <= 1:
+            return Launch()
+        if not 0 <= rank < size:
+            raise ValueError(
+                f"RANK={rank} and WORLD_SIZE={size} in the environment contradict each other; "
+                "start the processes by torchrun, or unset both"
+            )
+        return Launch("torch", size, _number(environment, "LOCAL_RANK") or 0)
     for total, local in MPI:
-        if total in environment:
-            size = int(environment[total])
-            local_rank = int(environment[local]) if local in environment else None
-            return Launch("mpi", size, local_rank) if size > 1 else Launch()
-    if "PMIX_RANK" in environment:
+        if (count := _number(environment, total)) is not None:
+            return Launch("mpi", count, _number(environment, local)) if count > 1 else Launch()
+    if environment.get("PMIX_RANK"):
         return Launch("mpi", None, None)
     return Launch()
+
+
+def _number(environment: Mapping[str, str], name: str) -> int | None:
+    """The whole number in a variable; None if it is not set, or empty."""
+    text = environment.get(name, "").strip()
+    try:
+        return int(text) if text else None
+    except ValueError as error:
+        raise ValueError(
+            f"{name} in the environment must be a whole number, as a launcher sets it, got "
+            f"{text!r}; unset it"
+        ) from error

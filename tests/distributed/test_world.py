@@ -33,10 +33,31 @@ SRUN = {"SLURM_PROCID": "5", "SLURM_STEP_NUM_TASKS": "16", "SLURM_LOCALID": "1"}
         (SRUN, Launch("mpi", 16, 1)),
         ({"SLURM_PROCID": "0", "SLURM_NTASKS": "16"}, Launch()),  # a batch script without srun
         ({"PMIX_RANK": "0"}, Launch("mpi", None, None)),
+        ({"PMI_SIZE": "", "PMIX_RANK": ""}, Launch()),  # as `export PMI_SIZE=` leaves them
+        (TORCH | {"WORLD_SIZE": ""} | HYDRA, Launch("mpi", 8, None)),
+        (TORCH | {"LOCAL_RANK": ""}, Launch("torch", 4, 0)),
     ],
 )
 def test_the_environment_decides(variables, expected):
     assert launch(variables) == expected
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        (
+            {"PMI_SIZE": "two"},
+            "PMI_SIZE in the environment must be a whole number, .* got 'two'; u",
+        ),
+        (HYDRA | {"MPI_LOCALRANKID": "0.5"}, "MPI_LOCALRANKID in the environment .* got '0.5'"),
+        (TORCH | {"RANK": "x"}, "RANK in the environment must be a whole number"),
+        (TORCH | {"RANK": "4"}, "RANK=4 and WORLD_SIZE=4 in the environment contradict"),
+    ],
+)
+def test_variables_that_no_launcher_sets_are_named(variables, said):
+    """The error was "invalid literal for int()", also of an empty variable."""
+    with pytest.raises(ValueError, match=said):
+        launch(variables)
 
 
 def test_world_of_one_is_made_once_and_imports_nothing():
