@@ -18,8 +18,8 @@ def checked_path(path: PathLike, name: str = "path") -> str:
 
 def cache_folder() -> Path:
     """$GPUMLP_CACHE, or the folder of gpumlp in the user's cache folder."""
-    if "GPUMLP_CACHE" in os.environ:
-        return Path(os.environ["GPUMLP_CACHE"])
+    if folder := os.environ.get("GPUMLP_CACHE"):
+        return Path(folder)
     variable = "LOCALAPPDATA" if os.name == "nt" else "XDG_CACHE_HOME"
     try:
         return Path(os.environ.get(variable) or Path.home() / ".cache") / "gpumlp"

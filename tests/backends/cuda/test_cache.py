@@ -88,6 +88,8 @@ def test_cache_folder(monkeypatch, tmp_path):
     variable = "LOCALAPPDATA" if os.name == "nt" else "XDG_CACHE_HOME"
     monkeypatch.setenv(variable, str(tmp_path))
     assert cache_folder() == tmp_path / "gpumlp"
+    monkeypatch.setenv("GPUMLP_CACHE", "")  # not the folder where the program runs
+    assert cache_folder() == tmp_path / "gpumlp"
     monkeypatch.delenv(variable)
     monkeypatch.setenv("HOME", str(tmp_path))
     assert os.name == "nt" or cache_folder() == tmp_path / ".cache" / "gpumlp"
