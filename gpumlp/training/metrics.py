@@ -126,8 +126,8 @@ def _measure(loss: Loss, metric: Any) -> Measure:
 
 
 def _own(metric: Callable[..., Any], y: Any, p: Any, weights: Any) -> float:
-    """The value of the caller's own function."""
-    value = metric(y, p)
+    """The value of the caller's own function, which may write to its arguments."""
+    value = metric(y.copy(), p.copy())
     try:
         return float(value)
     except (TypeError, ValueError) as error:

@@ -86,6 +86,7 @@ class Scorer:
     def _score(self, y: HostArray, p: HostArray, weights: HostArray | None) -> float:
         classifier, regressor = _predicted_models()
         n, named = p.shape[1], {}
+        y, p = y.copy(), p.copy()  # the scorer may write to them
         takes = inspect.signature(self.scorer._score_func).parameters
         if weights is not None and "sample_weight" in takes:
             named["sample_weight"] = weights

@@ -74,3 +74,29 @@ def test_a_metric_that_returns_no_number_raises(value):
     trainer = gpumlp.Trainer(gpumlp.MLP([4, 2], backend="numpy"))
     with pytest.raises(TypeError, match="metric must return a number, got"):
         trainer.fit(x, y, 1, validation=(x, y), metric={"own": lambda y, p: value})
+
+
+def overwrites(y, p, **named):
+    y[...] = p[...] = 0
+    return 0.5
+
+
+@pytest.mark.parametrize("backend", ["numpy", "cpu"])
+@pytest.mark.parametrize("loss", ["softmax_cross_entropy", "squared_error"])
+@pytest.mark.parametrize("scorer", [False, True])
+def test_a_metric_that_writes_to_its_arguments_changes_no_data(backend, loss, scorer):
+    """It changed the labels of the training, and an array of targets of the caller's."""
+    metric = overwrites
+    if scorer:
+        metric = pytest.importorskip("sklearn.metrics").make_scorer(overwrites)
+    x = RNG.standard_normal((40, 4)).astype(np.float32)
+    y = RNG.integers(0, 3, 40) if "cross" in loss else x[:, :3].copy()
+    histories, kept = [], y.copy()
+    for measured in (metric, "auto"):
+        net = gpumlp.MLP([4, 3], loss=loss, backend=backend)
+        metrics = {"own": measured, "usual": "auto"}
+        data = {"validation": (x, y), "train_metric": True, "progress": False}
+        histories.append(gpumlp.Trainer(net).fit(x, y, 3, metric=metrics, **data))
+    for name in ("cost", "val_cost", "usual", "val_usual"):
+        assert histories[0][name] == histories[1][name]
+    np.testing.assert_array_equal(y, kept)
