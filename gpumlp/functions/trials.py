@@ -17,18 +17,23 @@ from gpumlp.functions.losses import Loss
 from gpumlp.functions.optimizers import UNLISTED
 from gpumlp.functions.regularizers import Regularizer
 from gpumlp.functions.schedules import Schedule
-from gpumlp.functions.stages import Stage
+from gpumlp.functions.stages import ColumnStage, Stage
 from gpumlp.functions.update_rule import Optimizer
 
 Z = np.linspace(-1.7, 1.9, 8).reshape(2, 4)
 
 
 def _called(entry: Entry, name: str, *arrays: Any, **params: Any) -> Any:
-    """What the field's function returns for these arrays, which it must not change."""
+    """What the field's function returns for these arrays, which it must not change.
+
+    name: of the field, or as "means[0]" where it has several.
+    """
     given: list[Any] = [None if a is None else a.copy() for a in arrays]
+    field, _, index = name.partition("[")
+    function = getattr(entry, field)
     try:
         with np.errstate(all="ignore"):
-            value = getattr(entry, name)(*given, **params)
+            value = (function[int(index[:-1])] if index else function)(*given, **params)
     except Exception as error:
         error.add_note(f"{name} of {entry.what} raised this in a trial with a few numbers")
         raise
@@ -137,8 +142,12 @@ def _schedule(schedule: Schedule) -> None:
         raise ValueError(f"factor of {schedule.what} must be 0 or more, got {factor}")
 
 
+def _phi(stage: Stage) -> Array | None:
+    return np.array(stage.initial)[:, None] + np.zeros(4) if stage.initial else None
+
+
 def _stage(stage: Stage) -> None:
-    phi = np.array(stage.initial)[:, None] + np.zeros(4) if stage.initial else None
+    phi = _phi(stage)
     y = _elementwise(stage, "forward", Z, phi, **stage.params)
     gx, dphi = _called(stage, "vjp", Z, phi, y, **stage.params)
     _shaped(stage, "vjp", gx, Z.shape)
@@ -146,9 +155,36 @@ def _stage(stage: Stage) -> None:
         _shaped(stage, "vjp", dphi, phi.shape)
 
 
+def _column_stage(stage: ColumnStage) -> None:
+    phi = _phi(stage)
+    s, params = np.stack([Z.mean(axis=0), Z.var(axis=0)]), stage.params
+    for i in range(len(stage.means)):
+        mean = _called(stage, f"means[{i}]", Z, s[:i] if i else None, **params)
+        new = _shaped(stage, f"means[{i}]", mean, Z.shape).mean(axis=0, keepdims=True)
+        s = np.concatenate([s[:i], new])
+    y = _elementwise(stage, "forward", Z, phi, s, **params)
+    parts = _called(stage, "sums", Z, phi, y, s, **params)
+    numbers = tuple(map(len, parts)) if isinstance(parts, tuple) else ()
+    expected = stage.slopes, len(stage.initial)
+    if numbers != expected:
+        raise ValueError(
+            f"sums of {stage.what} must return (slopes, dphi), tuples of as many arrays as slopes "
+            f"and initial say, {expected}; got {numbers or type(parts).__name__}"
+        )
+    for each in (*parts[0], *parts[1]):
+        _shaped(stage, "sums", each, Z.shape)
+    gx = _called(stage, "vjp", Z, phi, y, s, np.zeros((stage.slopes, 4)), **params)
+    _shaped(stage, "vjp", gx, Z.shape)
+    if "momentum" not in params:
+        raise ValueError(
+            f"{stage.what} has no parameter momentum, the share of a step in the running averages; "
+            'add it to params, {"momentum": 0.1}'
+        )
+
+
 TRIALS: dict[type[Entry], Callable[[Any], None]] = {
     Activation: _activation, Loss: _loss, Regularizer: _regularizer, Optimizer: _optimizer,
-    Schedule: _schedule, Stage: _stage,
+    Schedule: _schedule, Stage: _stage, ColumnStage: _column_stage,
 }  # fmt: skip
 
 

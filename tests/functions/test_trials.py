@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 
 import gpumlp
-from gpumlp import MLP, Activation, Loss, Optimizer, Regularizer, Schedule, Stage, Trainer
+from gpumlp import (
+    MLP,
+    Activation,
+    ColumnStage,
+    Loss,
+    Optimizer,
+    Regularizer,
+    Schedule,
+    Stage,
+    Trainer,
+)
 from gpumlp.functions import ACTIVATIONS, LOSSES, NORMS, OPTIMIZERS, REGULARIZERS, SCHEDULES
 from gpumlp.functions.trials import TRIALS, tried
 from tests.support.refusal import refusal
@@ -43,6 +53,20 @@ def of_norm(theta: Any, g: Any, lr: float) -> None:
     theta -= lr * g / np.linalg.norm(g)
 
 
+COLUMNS: dict[str, Any] = {  # a norm of columns by the mean of their squares
+    "forward": lambda x, phi, s, momentum: x / np.sqrt(s[0]) * phi[0],
+    "vjp": lambda x, phi, gy, s, t, momentum: (gy * phi[0] - x / s[0] * t[0]) / np.sqrt(s[0]),
+    "means": (lambda x, s, momentum: np.square(x),),
+    "sums": lambda x, phi, gy, s, momentum: ((gy * phi[0] * x,), (gy * x / np.sqrt(s[0]),)),
+    "initial": (1.0,), "slopes": 1, "running": (("square", 1.0, False),),
+    "params": {"momentum": 0.1},
+}  # fmt: skip
+
+
+def columns(**changes: Any) -> ColumnStage:
+    return ColumnStage("own", **COLUMNS | changes)
+
+
 FAULTS = [
     (Activation("own", lambda z: z[:, :1], slope), "f of activation 'own' returned an array of"),
     (Activation("own", lambda z: z + 0j, slope), "f of activation 'own' must return real numbers"),
@@ -66,16 +90,27 @@ FAULTS = [
     (Optimizer("own", descent, scalars=lambda t: {"c": t}), "returns c; list these names"),
     (Schedule("own", lambda t, steps: -1.0), "factor of schedule 'own' must be 0 or more"),
     (Schedule("own", lambda t, steps: "low"), "factor of schedule 'own' must return real numbers"),
+    (columns(forward=lambda x, phi, s, momentum: x[:1]), "forward of columnstage 'own' returned"),
+    (columns(forward=lambda x, phi, s, momentum: np.sqrt(abs(x), out=x)), "changes an argument"),
+    (columns(vjp=lambda x, phi, gy, s, t, momentum: gy[:1]), "vjp of columnstage 'own' returned"),
+    (columns(means=(lambda x, s, momentum: x.mean(0),)), r"means\[0\] .* \(2, 4\) was expected"),
+    (columns(slopes=2), r"sums .* must return .*, \(2, 1\); got \(1, 1\)"),
+    (columns(initial=(1.0, 0.0)), r"sums .* must return .*, \(1, 2\); got \(1, 1\)"),
+    (columns(sums=lambda x, phi, gy, s, momentum: ((gy,), (gy.sum(0),))), r"sums .* \(2, 4\) was"),
     (Stage("own", lambda x, phi: x.mean(axis=-1), lambda x, phi, gy: (gy, None)), "forward of st"),
     (Stage("own", lambda x, phi: x, lambda x, phi, gy: (gy, None), (1.0,)), "vjp of stage 'own'"),
 ]  # fmt: skip
+
+
+def test_a_norm_of_columns_without_a_fault_is_accepted() -> None:
+    assert tried(columns()).name == "own"
 
 
 @pytest.mark.parametrize(("entry", "said"), FAULTS)
 def test_faults_of_own_entries_raise_before_a_training(entry: Any, said: str) -> None:
     with pytest.raises((TypeError, ValueError), match=said):
         tried(entry)
-    name = {Stage: "norm"}.get(type(entry), type(entry).__name__.lower())
+    name = {Stage: "norm", ColumnStage: "norm"}.get(type(entry), type(entry).__name__.lower())
     of_trainer = name in ("optimizer", "schedule")
     net = MLP([4, 3, 2], backend="numpy", **{} if of_trainer else {name: entry})
     with pytest.raises((TypeError, ValueError), match=said):

@@ -88,8 +88,6 @@ class NumpyColumns(Columns):
 
         def block(rows: slice) -> None:
             g: Any = stage.vjp(x[rows], phi, gy[rows], s, slopes, **stage.params)
-            if skip is not None:
-                g += skip[rows]
-            np.copyto(gx[rows], g, casting="same_kind")
+            np.copyto(gx[rows], g if skip is None else g + skip[rows], casting="same_kind")
 
         self._threads.over_rows(block, x)
