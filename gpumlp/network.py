@@ -30,7 +30,8 @@ class MLP(Structure):
         output_activation: of the last layer.
         loss: L(ŷ, y); cross-entropies take logits, so the output activation is the identity.
         regularizer: λΩ(θ), or None.
-        initializer: of the weights; None: LeCun's for rectifiers and SELU, else Glorot's.
+        initializer: of the weights; None: "isometric" for layers of rectifiers and tanh, LeCun's
+            for SELU, else Glorot's, as for the identity of the last layer.
         precision: "float64", "float32" or, on a GPU, "tf32", "bfloat16" or "float16"; "bfloat16"
             also on a CPU with AVX512_BF16.  In the last two, products read θ rounded to 16 bits,
             and activations and gradients have 16 bits; θ itself and the optimizer's state are

@@ -170,7 +170,9 @@ class TestScripts:
         for by in tables["best, cost"].values():
             assert by["sklearn"][2] == 0 != by["sklearn"][1]
             assert by["sklearn"][1] == pytest.approx(-by["torch"][2], abs=1e-3)
-        errors = [tables[f"{length}, cost"]["diabetes"]["lecun"][0] for length in ("short", "long")]
+        errors = [
+            tables[f"{length}, cost"]["diabetes"]["glorot"][0] for length in ("short", "long")
+        ]
         assert errors[1] < errors[0]  # RMSE of standardised values
 
     @pytest.mark.parametrize("f", ["relu", "tanh"])

@@ -22,6 +22,8 @@ def draw(name, n_out=N_OUT, n_in=N_IN, seed=0, **params):
         ("he", 2 / N_IN, 3.0),  # of a normal one
         ("lecun", 1 / N_IN, 3.0),
         ("fan_in", 1 / (3 * N_IN), 1.8),
+        ("orthogonal", 1 / N_IN, 3.0),
+        ("isometric", 1 / N_IN, 3.0),
     ],
 )
 def test_moments(name, variance, kurtosis):
@@ -39,7 +41,9 @@ def test_glorot_bound():
     assert 0.999 * bound < np.abs(W).max() <= bound
 
 
-@pytest.mark.parametrize("shape", [(7, 7), (3, 13), (13, 3), (1, 5), (5, 1)])
+@pytest.mark.parametrize(
+    "shape", [(7, 7), (3, 13), (13, 3), (1, 5), (5, 1), (1, 1), (2, 2), (300, 20), (600, 513)]
+)
 def test_orthogonal(shape):
     W = draw("orthogonal", *shape, gain=1.5)
     small = W @ W.T if shape[0] <= shape[1] else W.T @ W
@@ -47,11 +51,26 @@ def test_orthogonal(shape):
     assert W.flags.c_contiguous
 
 
-def test_orthogonal_is_drawn_from_the_uniform_distribution():
-    """QR alone would prefer positive diagonals; the mean of a uniform draw is 0."""
+@pytest.mark.parametrize("shape", [(64, 2), (100, 30), (30, 100), (7, 7)])
+def test_isometric_is_orthogonal_and_keeps_the_mean_square(shape):
+    """The entries of z = x Wᵀ are on average as large as those of x."""
+    W = draw("isometric", *shape)
+    small = W @ W.T if shape[0] <= shape[1] else W.T @ W
+    expected = max(1, shape[0] / shape[1]) * np.eye(min(shape))
+    np.testing.assert_allclose(small, expected, atol=1e-12)
+    assert (W**2).sum() == pytest.approx(shape[0])
+
+
+@pytest.mark.parametrize("n", [3, 30])
+def test_orthogonal_draws_of_all_orthogonal_matrices(n):
+    """Of a uniform draw the mean is 0, that of the squares 1/n in each entry, and that of fourth
+    powers 3 / (n (n + 2)).
+    """
     rng = np.random.default_rng(0)
-    draws = [INITIALIZERS["orthogonal"].weights(rng, 3, 3) for _ in range(2000)]
-    assert np.abs(np.mean(draws, axis=0)).max() < 4 * math.sqrt(1 / 3 / 2000)
+    draws = np.array([INITIALIZERS["orthogonal"].weights(rng, n, n) for _ in range(4000)])
+    assert np.abs(draws.mean(axis=0)).max() < 4 * math.sqrt(1 / n / 4000)
+    np.testing.assert_allclose((draws**2).mean(axis=0), 1 / n, rtol=0.1)
+    assert (draws**4).mean() == pytest.approx(3 / (n * (n + 2)), rel=0.05)
 
 
 def test_zeros():
@@ -74,8 +93,9 @@ def first(activation="relu", precision="float64", **settings):
     [
         ("relu", [1 / 40, 1 / 60, 2 / (50 + 3)]),  # the last layer is the identity, with Glorot's
         ("gelu", [1 / 40, 1 / 60, 2 / (50 + 3)]),
+        ("tanh", [1 / 40, 1 / 60, 2 / (50 + 3)]),
         ("selu", [1 / 40, 1 / 60, 2 / (50 + 3)]),
-        ("tanh", [2 / (40 + 60), 2 / (60 + 50), 2 / (50 + 3)]),
+        ("sigmoid", [2 / (40 + 60), 2 / (60 + 50), 2 / (50 + 3)]),
     ],
 )
 def test_the_default_initializer_depends_on_the_activation(activation, variances):
