@@ -77,7 +77,7 @@ def _transport(timeout: float) -> Transport | None:
     if launched.by == "mpi":
         from gpumlp.distributed.mpi import MpiTransport
 
-        return MpiTransport(launched.size, launched.local_rank)
+        return MpiTransport(launched.size, launched.local_rank, timeout)
     return None
 
 

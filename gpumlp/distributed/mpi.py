@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import faulthandler
 import importlib.metadata
 import os
 import re
+import signal
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING, NoReturn
 
 from gpumlp.distributed.transport import offsets
 from gpumlp.errors import needs
+from gpumlp.io.signals import TERMINATING
 from gpumlp.io.types import HostArray
 
 if TYPE_CHECKING:
@@ -61,6 +66,27 @@ def wheel_library() -> str | None:
     return None
 
 
+@contextmanager
+def all_must_start(seconds: float) -> Iterator[None]:
+    """Bound the wait for the other processes in MPI's start, in which Python does nothing else.
+
+    After so many seconds a thread of C prints where the process waits, and ends it with status 1.
+    Ctrl-C, SIGTERM and SIGHUP act at once, as on a process of C.
+    """
+    handlers = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, *TERMINATING):
+            if callable(signal.getsignal(number)):
+                handlers[number] = signal.signal(number, signal.SIG_DFL)
+    faulthandler.dump_traceback_later(seconds, exit=True, file=2)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
 class Messages:
     """Non-blocking messages that were started, in both directions.
 
@@ -99,13 +125,15 @@ class MpiTransport:
     Args:
         launched: the number of processes by the launcher's variables; None where they do not say.
         local_rank: by the launcher's variables; None where they do not say.
+        timeout: the seconds in which all processes must have started.
 
     Raises:
         RuntimeError: MPI knows of fewer processes than were launched.
     """
 
-    def __init__(self, launched: int | None = None, local_rank: int | None = None) -> None:
-        mpi = import_mpi()
+    def __init__(self, launched: int | None, local_rank: int | None, timeout: float) -> None:
+        with all_must_start(timeout):
+            mpi = import_mpi()
         self.rank, self.size = mpi.COMM_WORLD.rank, mpi.COMM_WORLD.size
         self.broken: tuple[type[Exception], ...] = (mpi.Exception,)
         if launched is not None and launched != self.size:

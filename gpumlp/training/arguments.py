@@ -32,6 +32,7 @@ ASSIGNED: dict[str, Callable[[Any], Any]] = {  # what may change between two fit
 }
 
 OF_A_FIT = ("batch_size", "seed", "shuffle")  # what a fit reads when it begins
+WITHIN_A_FIT = [name for name in ASSIGNED if name not in OF_A_FIT]  # what callbacks may assign
 running: dict[int, int] = {}  # the thread of a fit, by the ids of its trainer and its network
 
 

@@ -46,6 +46,7 @@ def fit(
         early_stopping=early_stopping, metric=metric, train_metric=train_metric,
     ) as run:  # fmt: skip
         run.train(batches)
+    trainer.shards.world.doing = ""
     return trainer.history
 
 
@@ -90,6 +91,7 @@ def opened(
         display = hooks.progress_display(progress, run.total, lambda: run.done)
         run.callbacks = [*hooks.checked(callbacks), *display]
         if world.size > 1:
+            together.doing(trainer, "start of a fit")
             facts = together.facts_of(trainer, examples, validated)
             facts |= {"epochs": epochs, "columns": list(run.history)}
             together.check_alike(world, facts | {"early_stopping": str(early_stopping)})

@@ -94,6 +94,7 @@ class Fit:
         if failed:  # the other ranks may do something else
             end()
         else:
+            together.doing(self.trainer, "on_fit_end")
             together.called_on_first(self.trainer, self.callbacks, end)
 
     def calls(self, interrupt: Interrupt, several: bool) -> Generator[int, int | None, None]:
@@ -229,13 +230,13 @@ class Fit:
     def _hook(self, name: str, *arguments: Any) -> None:
         """Call a hook of the callbacks, on rank 0, and share what they decide."""
         trainer = self.trainer
+        together.doing(trainer, name)
 
-        def decide() -> tuple[bool, float]:
+        def call() -> None:
             stops = hooks.stops(self.callbacks, name, trainer, *arguments)
             trainer.stop = trainer.stop or stops
-            return trainer.stop, trainer.lr_factor
 
-        trainer.stop, trainer.lr_factor = together.called_on_first(trainer, self.callbacks, decide)
+        together.called_on_first(trainer, self.callbacks, call)
 
     def _step_hooks(self) -> None:
         """Call on_step_end of the callbacks: a display of the progress needs no other rank."""
@@ -264,6 +265,7 @@ class Fit:
         if net.backend.scales_loss and net.backend.to_host(self.trainer.scaling)[0] < LEAST_SCALE:
             raise self.diverged("gradients overflow float16 at any loss scale")
         self.trainer.show_average(True)
+        together.doing(self.trainer, "costs and metrics")
         row: dict[str, float] = {}
         for prefix, evaluation in self.evaluations.items():
             measured = evaluation.measure(self.diverged)
@@ -274,4 +276,5 @@ class Fit:
     def _save(self) -> None:
         """Write the checkpoint, if there is one."""
         if self.checkpoint is not None:
+            together.doing(self.trainer, "checkpoint")
             self.save(self, self.checkpoint)

@@ -14,9 +14,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from gpumlp._version import __version__
 from gpumlp.distributed.world import World
 from gpumlp.io.types import Array, HostArray
 from gpumlp.loader.examples import Examples
+from gpumlp.training.arguments import WITHIN_A_FIT
 from gpumlp.training.callbacks import may_assign
 from gpumlp.training.events import Callback
 from gpumlp.training.stepping import Stepping
@@ -56,25 +58,34 @@ def _portable(error: Exception) -> Exception:
     return RuntimeError(text)
 
 
+def doing(trainer: Stepping, what: str) -> None:
+    """Note what comes after the steps so far, which errors of processes name."""
+    world = trainer.shards.world
+    if world.size > 1:
+        world.doing = f"step {trainer.steps}, {what}"
+
+
 def called_on_first(
-    trainer: Stepping, callbacks: Sequence[Callback], work: Callable[[], T]
-) -> T:  # fmt: skip
-    """`on_first` of work that calls callbacks, which may assign to θ: then all ranks get it."""
+    trainer: Stepping, callbacks: Sequence[Callback], work: Callable[[], object]
+) -> None:  # fmt: skip
+    """`on_first` of work that calls callbacks: what they assign to the trainer or θ, all get."""
     world, backend, theta = trainer.shards.world, trainer.net.backend, trainer.net.theta.whole
     if world.size == 1:
-        return work()
+        work()
+        return
 
-    def watched() -> tuple[T, bool]:
-        if not may_assign(callbacks):
-            return work(), False
-        before = checksum(backend.to_host(theta))
-        result = work()
-        return result, checksum(backend.to_host(theta)) != before
+    def watched() -> tuple[dict[str, Any], bool]:
+        before = checksum(backend.to_host(theta)) if may_assign(callbacks) else None
+        settings = {name: getattr(trainer, name) for name in WITHIN_A_FIT}
+        work()
+        assigned = before is not None and checksum(backend.to_host(theta)) != before
+        now = {name: getattr(trainer, name) for name in settings}
+        return {name: now[name] for name in now if now[name] != settings[name]}, assigned
 
-    result, assigned = on_first(world, watched)
+    changed, assigned = on_first(world, watched)
+    vars(trainer).update(changed)
     if assigned:
         backend.asarray(world.broadcast(backend.to_host(theta)), out=theta)
-    return result
 
 
 def check_alike(world: World, facts: Mapping[str, Any]) -> None:
@@ -88,7 +99,7 @@ def check_alike(world: World, facts: Mapping[str, Any]) -> None:
         if other is not None:
             raise ValueError(
                 f"the processes of a training need the same {name}, but rank 0 has {values[0]!r} "
-                f"and rank {other} has {values[other]!r}; pass the same arguments on all ranks"
+                f"and rank {other} has {values[other]!r}; give all ranks the same"
             )
 
 
@@ -98,6 +109,7 @@ def facts_of(trainer: Stepping, examples: Examples, validated: Examples | None) 
     return {
         **{f"network's {name}": value for name, value in net.config().items() if name != "seed"},
         **trainer.settings,
+        "version of gpumlp": __version__,
         "backend": backend.name,
         "shards": trainer.shards.count,
         "number of processes": trainer.shards.world.size,

@@ -104,3 +104,25 @@ def test_library_of_a_wheel_is_found():
     if importlib.util.find_spec("mpich") is None and wheel_library() is None:
         pytest.skip("no wheel of an MPI library")
     assert wheel_library().rpartition("/")[2].startswith("libmpi.")
+
+
+@pytest.mark.slow
+def test_process_that_never_starts_ends_the_others():
+    """Rank 1 ends before MPI's start, in which MPICH waits for it without a limit."""
+    script = (
+        "import os, sys; os.environ['PMI_RANK'] == '1' and sys.exit(0); "
+        f"import gpumlp; gpumlp.distributed.world(timeout={TIMEOUT})"
+    )
+    ended = under_mpi(2, "-c", script, within=30)
+    assert ended.status == 1, ended.output
+    assert "in import_mpi" in ended.output
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_a_wait_for_processes_that_start():
+    script = (
+        "import os, time, gpumlp; print('begins', flush=True); "
+        "os.environ['PMI_RANK'] == '1' and time.sleep(60); gpumlp.distributed.world()"
+    )
+    ended = under_mpi(2, "-c", script, within=30, interrupt_after=1)
+    assert ended.status != 0, ended.output

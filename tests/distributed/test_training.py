@@ -81,7 +81,10 @@ def test_a_rank_that_fails_ends_all_and_resuming_gives_the_same_bits(
     assert fitted(2, tmp_path, 4) == whole
 
 
-@pytest.mark.parametrize(("how", "named"), [("settings", "lr"), ("data", "x and y")])
+@pytest.mark.parametrize(
+    ("how", "named"),
+    [("settings", "lr"), ("data", "x and y"), ("version", "version of gpumlp")],
+)
 def test_other_arguments_on_a_rank_are_refused(how: str, named: str, tmp_path: Path) -> None:
     ended = under_mpi(2, *LAUNCHER, "fit", tmp_path, 4, how)
     assert ended.status != 0
@@ -90,6 +93,40 @@ def test_other_arguments_on_a_rank_are_refused(how: str, named: str, tmp_path: P
     assert f"need the same {named}, but rank 0 has" in line, line
     assert ended.output.count("Traceback") == 1
     assert not list(tmp_path.iterdir())  # nothing was trained
+
+
+FAILS_BETWEEN_STEPS = """
+import numpy as np, gpumlp
+
+class Fails(gpumlp.Callback):
+    {hook} = lambda self, *_: 1 / 0
+
+x = np.random.default_rng(0).normal(size=(50, 2))
+net = gpumlp.MLP([2, 3, 1], loss="squared_error")
+trainer = gpumlp.Trainer(net, batch_size=10, world=gpumlp.distributed.world())
+metric = Fails().metric if "{hook}" == "metric" else "auto"
+trainer.fit(x, x[:, :1], 1, validation=(x, x[:, :1]), metric=metric, checkpoint="{path}",
+            callbacks=[Fails()])
+"""
+
+
+@pytest.mark.parametrize(
+    ("hook", "named"),
+    [
+        ("on_fit_begin", "step 0, on_fit_begin"), ("metric", "step 5, costs and metrics"),
+        ("on_epoch_end", "step 5, on_epoch_end"), ("state", "step 5, checkpoint"),
+    ],
+)  # fmt: skip
+def test_an_error_between_steps_says_in_which_part_of_a_fit(
+    hook: str, named: str, tmp_path: Path
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(FAILS_BETWEEN_STEPS.format(hook=hook, path=tmp_path / "x"), encoding="utf-8")
+    ended = under_mpi(2, "-m", "gpumlp.distributed", script)
+    assert ended.status == 1
+    (line,) = ended.lines()
+    assert line.startswith("gpumlp: rank 0 of 2 on "), line
+    assert line.endswith(f"ZeroDivisionError: division by zero ({named})"), line
 
 
 @pytest.mark.slow

@@ -48,6 +48,17 @@ class Raises(Callback):
         raise KeyError("a key")
 
 
+class Sets(Callback):
+    """Sets the learning rate and the schedule, within an epoch and at the end."""
+
+    def on_step_end(self, trainer):
+        if trainer.steps == 9:
+            trainer.lr, trainer.schedule = 0.1, "step"
+
+    def on_fit_end(self, trainer):
+        trainer.lr, trainer.schedule = 0.02, "constant"
+
+
 class Decides(Callback):
     """Lowers the learning rate, and stops the fit after a step of the third epoch."""
 
@@ -92,6 +103,15 @@ def resumed(path):
     return result
 
 
+def twice():
+    """Two fits of a trainer with a callback that sets what a fit reads."""
+    net = gpumlp.MLP([7, 9, 8, 3], "gelu", precision="float64", seed=0)
+    trainer = gpumlp.Trainer(net, batch_size=16, shards=4, world=world())
+    for _ in range(2):
+        history = trainer.fit(X, Y, 3, callbacks=[Sets()])
+    return digest(trainer, history)
+
+
 def cases(folder):
     """The result of each case, by name."""
     found = {}
@@ -103,6 +123,7 @@ def cases(folder):
             found[case] = fitted(settings=settings, callbacks=[Assigns(hook)])
         found[f"{hook} raises"] = fitted(callbacks=[Raises(hook)])
     found["decisions"] = fitted(5, callbacks=[Decides()])
+    found["settings"] = twice()
     found["resumed"] = resumed(folder / "resumed")
     found["metric"] = fitted(
         6, validation=VALIDATION, metric=noise, train_metric=True,
