@@ -20,8 +20,6 @@ Model = MLP | Ensemble
 
 def load_network(path: Path, backend: str) -> Model:
     """The network or the ensemble in a file."""
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
     return (Ensemble if storage.has_ensemble(path) else MLP).load(path, backend)
 
 

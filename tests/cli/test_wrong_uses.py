@@ -28,7 +28,7 @@ WRONG = {  # of the commands that have no table of wrong uses of their own
         (["{model}", "{flowers}", "--plot", "{folder}/p.pdf"], "--plot must end in .png, got"),
         (["{model}", "{flowers}", "--plot", "{folder}/no/p.png"], "folder"),
         (["{model}", "{flowers}", "--backend", "tpu"], "unknown backend 'tpu'"),
-        (["{folder}", "{flowers}"], "there is no file"),
+        (["{folder}", "{flowers}"], "it is a folder, pass the path of a file"),
     ],
     "predict": [
         (["{model}", "{folder}/none.csv"], "there is no file"),
