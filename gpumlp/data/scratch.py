@@ -146,7 +146,13 @@ class Scratch:
                 f"{size / 1e9:.2f} GB; name a folder with more free space, {self._chosen_by}"
             )
         self.used += size
-        return cast("BinaryIO", tempfile.TemporaryFile(dir=self.folder))  # its reader closes it
+        try:
+            return cast("BinaryIO", tempfile.TemporaryFile(dir=self.folder))  # its reader closes it
+        except OSError as error:  # the folder is read-only
+            raise OSError(
+                f"cannot write temporary files to {self.folder} ({error.strerror}); name another "
+                f"folder, {self._chosen_by}"
+            ) from error
 
     def store(self, rows: int, columns: int, dtype: npt.DTypeLike) -> Store:
         """A store for about `rows` rows."""

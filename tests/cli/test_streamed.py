@@ -1,6 +1,8 @@
 """The commands on data that is read in chunks, and predictions that are written in chunks."""
 
+import errno
 import json
+import tempfile
 import tracemalloc
 
 import numpy as np
@@ -96,6 +98,22 @@ class TestTrain:
             result = run("train", shop, *options, *arguments, code=2)
             assert message in result.stderr
             assert not (tmp_path / "o").exists()
+
+    def test_a_folder_for_temporary_files_that_is_read_only(self, shop, tmp_path, monkeypatch):
+        def temporary(dir, make=tempfile.TemporaryFile):
+            if dir == closed:
+                raise PermissionError(errno.EACCES, "Permission denied", f"{dir}/tmp0")
+            return make(dir=dir)
+
+        closed, opened = tmp_path / "closed", tmp_path / "open"
+        closed.mkdir()
+        opened.mkdir()
+        monkeypatch.setattr(tempfile, "TemporaryFile", temporary)
+        command = ["train", shop, "--target", "price", "--out", tmp_path / "o", *SMALL, "--stream"]
+        error = run(*command, "--scratch", closed, code=2).stderr
+        assert f"cannot write temporary files to {closed} (Permission denied); name an" in error
+        assert error.endswith("another folder, --scratch DIR\n")
+        run(*command, "--scratch", opened)
 
 
 @pytest.mark.usefixtures("_small_chunks")
