@@ -6,6 +6,7 @@ The functions use arithmetic alone, so that an ONNX graph can be made of them.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -45,6 +46,21 @@ def part_inputs(name: str, day: HostArray) -> list[HostArray]:
     angle = value * (2 * math.pi / count)
     number = (value - (count - 1) / 2) / math.sqrt((count**2 - 1) / 12)
     return [np.where(day == day, v, 0.0) for v in (number, np.sin(angle), np.cos(angle))]
+
+
+def on_one_day(
+    features: Sequence[str], dates: Mapping[str, Collection[str]], scale: HostArray
+) -> HostArray:
+    """Which columns hold different times of one day: bool (n,).
+
+    Args:
+        features: the names of all n columns.
+        dates: for each column of dates the parts that vary, as in `PARTS`.
+        scale: the standard deviation of each column, 0 for a constant one.
+    """
+    # where no weekday varies, other days are weeks apart
+    whole = np.array(["weekday" not in dates.get(name, PARTS) for name in features], bool)
+    return whole & (scale > 0) & (scale <= 0.5)  # 0.5 is the largest within a day
 
 
 def _remainder(x: HostArray, n: float) -> HostArray:

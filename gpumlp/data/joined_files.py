@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import filecmp
+import re
 import warnings
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gpumlp.data.csv_files import GROUPED, MONTH, SAMPLE, CsvFile
 from gpumlp.data.dataset import listed
 from gpumlp.data.date_texts import are_dotted
+from gpumlp.data.dates import DateFormat
 from gpumlp.data.identifiers import INDEX
 from gpumlp.data.names import as_argument, quoted
-from gpumlp.data.numbers import format_of
+from gpumlp.data.numbers import PLAIN, NumberFormat, format_of
 from gpumlp.data.parquet_files import ParquetFile
 from gpumlp.data.sources import Files
 
@@ -115,16 +117,9 @@ class JoinedFiles:
 
     def points_mark(self) -> set[str]:
         """The columns of files without types whose points are no decimal points: 7.560, 06.2022."""
-        files = [file for file in self._files if isinstance(file, CsvFile)]
-        samples = [file.sample(max(SAMPLE // len(files), LEAST)) for file in files]
-        texts: dict[str, Counter[str]] = {}
-        if any(GROUPED.search(sample) or MONTH.search(sample) for sample in samples):
-            for file, sample in zip(files, samples, strict=True):
-                for name, counts in file.texts(sample).items():
-                    texts.setdefault(name, Counter()).update(counts)
         return {
             name
-            for name, counts in texts.items()
+            for name, counts in self._samples(GROUPED, MONTH).items()
             if are_dotted(counts)
             or (
                 GROUPED.search(" ".join(counts).encode())
@@ -132,6 +127,33 @@ class JoinedFiles:
                 and form[0].thousands == "."
             )
         }
+
+    def warn_of_groups(self, formats: Mapping[str, NumberFormat | DateFormat]) -> None:
+        """Warn of columns whose decimal marks, in these formats, may group digits."""
+        texts = self._samples(*[GROUPED] * ({*formats.values()} <= {PLAIN}))
+        found = {
+            name: form
+            for name, form in formats.items()
+            if isinstance(form, NumberFormat) and name in texts and form.groups(texts[name])
+        }
+        for mark in sorted({form.decimal for form in found.values()}):
+            names = [quoted(name) for name, form in found.items() if form.decimal == mark]
+            warnings.warn(
+                f"{self._text}: 7{mark}560 is read as 7{mark}56, as in the model's data, but may "
+                f"mean 7560: {listed(names)}",
+                stacklevel=2,
+            )
+
+    def _samples(self, *patterns: re.Pattern[bytes]) -> dict[str, Counter[str]]:
+        """The texts of all columns in samples of files without types; none without a pattern."""
+        files = [file for file in self._files if isinstance(file, CsvFile)]
+        samples = [file.sample(max(SAMPLE // len(files), LEAST)) for file in files]
+        texts: dict[str, Counter[str]] = {}
+        if not patterns or any(p.search(sample) for sample in samples for p in patterns):
+            for file, sample in zip(files, samples, strict=True):
+                for name, counts in file.texts(sample).items():
+                    texts.setdefault(name, Counter()).update(counts)
+        return texts
 
     def rows(self, first: int) -> int:
         """The number of rows, or about so many, given the number in the first piece."""

@@ -61,6 +61,7 @@ SPECIAL = {"nan": math.nan, "inf": math.inf, "infinity": math.inf}
 LONGEST = 400  # characters of a number: float64 has 309 digits before the point
 SAMPLE = 1000  # how many texts decide about the format; the others are checked
 MARKS_OF_MISSING = 4  # the most texts that most rows of a column of numbers may have
+FEWEST_GROUPS = 3  # fewer numbers such as 7.560 may have three decimals by chance
 FEW = 20  # so few different texts with units may be names of categories
 CLOCK = ("am", "pm")
 Parts = tuple[float, str, str, str]  # sign, digits, and what stands before and after them
@@ -114,6 +115,16 @@ class NumberFormat(NamedTuple):
         plain_zero = rf"{sign}0+(?:[.,]0*)?"
         number = rf"{sign}{space}{before}{space}{sign}{number}{space}{after}{space}-?"
         return rf"(?:\(?{number}\)?|{plain_zero})"
+
+    def groups(self, texts: Collection[str]) -> bool:
+        """Whether the decimal marks of these texts may group digits: 7.560 for 7560."""
+        marked = [text for text in texts if self.decimal in text]
+        three = re.compile(rf"\D*[1-9]\d{{0,2}}{re.escape(self.decimal)}\d{{3}}\D*")
+        if len(marked) < FEWEST_GROUPS or not all(map(three.fullmatch, marked)):
+            return False
+        if self.thousands in {".", ","}:  # which numbers of two marks have in the other order
+            return not any(self.thousands in text for text in texts)
+        return self == PLAIN and _points_group(texts)
 
     def translation(self, texts: Iterable[str]) -> tuple[str, str, str]:
         """The arguments of `str.maketrans` that make numbers in this format those of Python."""

@@ -15,7 +15,7 @@ from gpumlp.checks import positive_int
 from gpumlp.data import fitting, stored
 from gpumlp.data.codes import MORE, Embed, set_to_zero
 from gpumlp.data.dataset import Categories, Dataset, listed
-from gpumlp.data.date_parts import part_inputs
+from gpumlp.data.date_parts import on_one_day, part_inputs
 from gpumlp.data.dates import DateFormat
 from gpumlp.data.layout import Layout, Lookup
 from gpumlp.data.names import quoted
@@ -39,12 +39,10 @@ class Preparation:
         features: the names of x's columns, in order.
         target: the column to predict, as requested; None for the source's own target.
         classes: the names of the labels 0, 1, …; None for regression.
-        shift, scale: the inputs are (x − shift) / scale, with a number for each column; None for x
-            itself.
+        shift, scale: the inputs are (x − shift) / scale, column by column; None for x itself.
         y_shift, y_scale: the same for the target, with a number for each output.
         fill: a number for each column that replaces missing values; None if none may be missing.
-        holes: the columns with missing values in training. Each has one more input: 1 where the
-            value is missing, 0 elsewhere.
+        holes: the columns with missing values in training. Each has another input, 1 if missing.
         categories: for each column of categories, by name, its categories, sorted.
         others: the columns whose rare categories share one input.
         formats: how tables write the numbers or the dates of some columns, by name.
@@ -164,7 +162,7 @@ class Preparation:
         """The number of values in each column of x (m, n) that training never saw: (n,) int64.
 
         These are unknown categories, missing values if training had none in the column, other
-        values of a column that was constant, and numbers very far from those of training.
+        values or days of a column that had one, and numbers very far from those of training.
         """
         counts: HostArray = np.isnan(x).sum(axis=0)
         counts[self.layout.holes] = 0
@@ -271,6 +269,8 @@ class Preparation:
         middle = np.zeros(n) if self.shift is None else np.array(self.shift)
         reach = np.full(n, np.inf) if self.scale is None else fitting.FAR * np.array(self.scale)
         middle[j], reach[j], reach[self.layout.words[0]] = values, 0, np.inf
+        still = on_one_day(self.features, self.dates, reach / fitting.FAR)
+        middle[still], reach[still] = np.floor(middle[still]) + 0.5, 0.5
         return middle, reach
 
     @cached_property

@@ -77,8 +77,6 @@ class Table:
             pa.array([0])  # it imports pandas, where KeyboardInterrupt is lost or breaks the import
         self._path, self._like = path, like
         self._file = JoinedFiles(path, () if like is None else like.features)
-        if like is None:
-            self._file.warn_of_copies(path)
         names, known = self._file.names, {*self._file.names}
         features = () if like is None else like.features
         if target and len(named := chosen_names([target], names)) == 1:
@@ -109,11 +107,9 @@ class Table:
                 f"takes: {listed(map(quoted, lacking))}; it has: {listed(map(quoted, names))}"
             )
         self._target_name = target if labelled else None
-        free = self._features if like is None else ()
         self._choice, self._known = choice, NONE if like is None else like.categories
-        kinds, read = self._file.kinds(self._read_names, free), {*features} - {*self._known}
-        self._dtype = _dtype(kinds, self._features, read)
-        self._untyped = self._file.untyped
+        kinds = self._file.kinds(self._read_names, self._features if like is None else ())
+        self._dtype = _dtype(kinds, self._features, {*features} - {*self._known})
         self._columns: list[Column] = []
         self._early = set[str]()  # those whose format the first piece has shown
         self.formats = dict[str, Format]() if like is None else dict(like.formats)
@@ -124,7 +120,11 @@ class Table:
         }
         self._text = {*choice.categorical, *self._known, *marked, *filter(None, [target])}
         if like is None:
+            self._file.warn_of_copies(path)
             self._text |= self._file.points_mark()
+        else:
+            numbers = {*self._read_names} - {*self._known, *like.dates}
+            self._file.warn_of_groups({name: self.formats.get(name, PLAIN) for name in numbers})
 
     def pieces(self) -> Iterator[Raw]:
         """Some rows at a time, which are checked with the rows before them as `raw` checks all."""
@@ -139,7 +139,7 @@ class Table:
 
     def raw(self, scratch: Scratch) -> Raw:
         """The whole table; `scratch` decides whether x is in memory or in a file."""
-        early = self._untyped and self._like is None
+        early = self._file.untyped and self._like is None
         store, y = self._collect(scratch, early)
         while self._read_otherwise():
             store, y = self._collect(scratch)
@@ -162,7 +162,7 @@ class Table:
         """Whether columns must be read again, as text or as numbers in a format."""
         columns = [c for c in (*self._columns, self._target) if c is not None]
         text: set[str] = set()
-        if self._untyped:  # the types of a column's blocks may differ
+        if self._file.untyped:  # the types of a column's blocks may differ
             text = {c.name for c in columns if c.large or (len(c.kinds) > 1 and not c.declared)}
         formats = {
             c.name: found

@@ -369,6 +369,19 @@ def test_parts_are_those_of_the_calendar() -> None:
         np.testing.assert_array_equal(part(name, day), want)
 
 
+@pytest.mark.parametrize("days", [[0] * 60, [0, 7] * 30, [0, 31] * 30])
+def test_another_day_than_the_only_one_of_training(days: list[int], tmp_path: Any) -> None:
+    """The day number then has the weights of the time alone."""
+    times = np.datetime64("2024-05-01T00:17", "s") + 23 * 60 * np.arange(60)
+    written = times + np.array(days).astype("m8[D]")
+    path = write_csv(tmp_path / "t.csv", table(d=written, y=COLOURS))
+    found = data.load(path, "y")
+    known = data.Preparation.of(found, x=True, y=False)
+    assert not known.unseen_counts(found.x[:]).any()
+    later = found.x[:] + np.array([0, 0, 0, 7])
+    assert known.unseen_counts(later).tolist() == [0, 0, 0, 0 if any(days) else 60]
+
+
 def test_inputs_of_dates() -> None:
     day = np.append(np.arange(17_000.0, 17_000 + 7 * 365), np.nan)
     number, sin, cos = part_inputs("weekday", day)

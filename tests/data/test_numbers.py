@@ -218,6 +218,38 @@ def test_texts_keep_their_digits(tmp_path: Any) -> None:
     np.testing.assert_array_equal(data.load_inputs(tmp_path / "t.parquet", known), found.x)
 
 
+GERMAN = str.maketrans(",.", ".,")
+COUNTS = [f"{1201 * (i - 9):,}" for i in range(60)]  # -10,809 to 60,050, and 0
+PRICES = [f"{30.05 * i:,.2f}" for i in range(60)]
+
+
+@pytest.mark.parametrize(
+    ("learned", "new", "said"),
+    [
+        (COUNTS, [t.translate(GERMAN) for t in COUNTS], "7.560 is read as 7.56"),
+        ([t.translate(GERMAN) for t in COUNTS], COUNTS, "7,560 is read as 7,56"),
+        ([t.replace(",", "") for t in COUNTS], [t.translate(GERMAN) for t in COUNTS], "7.560"),
+        (["$" + t for t in COUNTS], ["$" + t.translate(GERMAN) for t in COUNTS], "7.560"),
+        (COUNTS, COUNTS, None),
+        (COUNTS, [t.replace(",", "") for t in COUNTS], None),
+        (PRICES, [t.replace(",", "") for t in PRICES], None),
+        ([f"{i / 997:.3f}" for i in range(999, 1059)], ["1.002", "1.030", "1.040", "1.050"], None),
+    ],
+)
+def test_marks_in_the_other_order_than_in_training(
+    learned: list[str], new: list[str], said: str | None, tmp_path: Any
+) -> None:
+    """7.560 of a German table would be a thousandth of what an American one has as 7,560."""
+    quoted = [f'"{text}"' for text in learned]
+    path = write_csv(tmp_path / "t.csv", table(d=quoted, y=COLOURS))
+    known = data.Preparation.of(data.load(path, "y"), x=True, y=False)
+    columns = table(d=[f'"{text}"' for text in new])
+    write_csv(path, {name: values[: len(new)] for name, values in columns.items()})
+    context = contextlib.nullcontext() if said is None else pytest.warns(UserWarning, match=said)
+    with context:
+        data.load_inputs(path, known)
+
+
 def test_later_texts_decide_between_two_readings() -> None:
     """1,234 may have a decimal comma or not."""
     texts = [f"{1 + i // 1000},{i % 1000:03}" for i in range(2000)]
