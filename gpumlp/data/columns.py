@@ -168,32 +168,31 @@ class Column:
         if self._known is not None or not self.words:
             return None
         counts = self._frequencies()
-        found = None if self._categorical else format_of(counts)
-        date = None if self._categorical else usual_date_format(counts, self._order)
+        beyond = Problem("many", []) if len(counts) >= MOST_WORDS else None
+        if self._categorical:
+            return beyond
+        found = format_of(counts)
+        words = not found or are_codes(found[0], counts) or are_ranges(counts, found[1])
+        if found and not words and not self._typed(found):
+            return Problem("gaps", found[1], found[0])
+        date = usual_date_format(counts, self._order)
         if isinstance(date, Ambiguous) and found is None:
             return Problem("ambiguous", [date.text])
-        typed = self._typed(found) and not isinstance(date, DateFormat)
-        if self._categorical or (typed and self.written is None):
-            return Problem("many", []) if len(counts) >= MOST_WORDS else None
-        if found and not are_codes(found[0], counts) and not are_ranges(counts, found[1]):
-            return Problem("gaps", found[1], found[0])
         if isinstance(date, DateFormat):
             return Problem("gaps", sorted(t for t in counts if date.value(t) is None), date)
+        if self._typed(found) and self.written is None:
+            return beyond
         if unclear := unclear_numbers(counts):
             return Problem(unclear, sorted(counts))
         many = len(counts) > MOST_CATEGORIES or 2 * len(counts) > self.total
-        many = len(counts) >= MOST_WORDS if self._kept else many
-        return Problem("many", []) if many else None
+        return Problem("many", []) if many and not self._kept else beyond
 
     @property
     def _categorical(self) -> bool:  # by the user, or a type of categories with few texts
         return self.declared or (self._coded and len(self.words) <= FEW)
 
     def _typed(self, found: tuple[NumberFormat, list[str]] | None) -> bool:
-        """Whether a type of categories has texts that are whole numbers or none, as codes are.
-
-        found: the format of most texts, and the others.
-        """
+        """Whether a type of categories has texts that are whole numbers or none, as codes are."""
         numbers = [] if found is None else self.words.keys() - {*found[1]}
         return self._coded and all(word.lstrip("+-").isdecimal() for word in numbers)
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from gpumlp.data.arrow import is_text
 from gpumlp.data.numbers import PLAIN
+from gpumlp.data.spelling import BLANKS
 
 LINE_END = re.compile(rb"\r\n|\n|\r")
 TEXT_END = re.compile("\r\n|\n|\r")
@@ -163,7 +164,7 @@ def check_names(path: Path, table: Any, names: Sequence[str]) -> None:
     if all(map(is_text, table.schema.types)):
         rows = table
         for j, name in enumerate(names):  # after the first column few rows are left
-            texts = compute.utf8_trim_whitespace(rows.column(j).fill_null(""))
+            texts = compute.utf8_trim(rows.column(j).fill_null(""), BLANKS)
             rows = rows.filter(compute.equal(texts, name))
             if not len(rows):
                 return

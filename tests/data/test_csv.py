@@ -269,11 +269,13 @@ def test_values_with_line_ends_do_not_decide_about_the_delimiter(tmp_path: Any) 
 
 
 @pytest.mark.usefixtures("_blocks")
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
 @pytest.mark.parametrize("names", ["a,colour,y", "red,green,blue"])
-def test_the_first_line_again_among_the_rows(names: str, tmp_path: Any) -> None:
-    """Files with headers that were joined, or a file of words that has no header."""
+def test_the_first_line_again_among_the_rows(names: str, mark: str, tmp_path: Any) -> None:
+    """Files with headers that were joined, as Excel writes them, or of words without a header."""
     rows = [f"{COLOURS[i]},{COLOURS[i - 1]},{COLOURS[i - 2]}" for i in range(60)]
-    (tmp_path / "t.csv").write_text("\n".join([names, *rows, names, rows[0]]))
+    lines = [mark + names, *rows, mark + names, rows[0]]
+    (tmp_path / "t.csv").write_text("\n".join(lines), encoding="utf-8")
     with pytest.raises(ValueError, match=f"'{names}'; it must name the columns, once"):
         data.load(tmp_path / "t.csv", names.split(",")[-1])
 

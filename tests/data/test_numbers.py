@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 
 from gpumlp import data
+from gpumlp.data.columns import Column, Problem
 from gpumlp.data.measures import unclear_numbers
 from gpumlp.data.numbers import PLAIN, NumberFormat, format_of
 from tests.support.data_cases import COLOURS, X, table, write_csv
 
-pytest.importorskip("pyarrow")
+pyarrow = pytest.importorskip("pyarrow")
 
 
 @pytest.mark.parametrize(
@@ -248,6 +249,14 @@ def test_marks_in_the_other_order_than_in_training(
     context = contextlib.nullcontext() if said is None else pytest.warns(UserWarning, match=said)
     with context:
         data.load_inputs(path, known)
+
+
+def test_numbers_with_a_mark_are_not_tried_as_dates(monkeypatch: Any) -> None:
+    """Python reads a date in 10 µs, and a million different numbers were tried."""
+    monkeypatch.setattr("gpumlp.data.dates.DateFormat.value", lambda *_: pytest.fail("tried"))
+    column = Column("d")
+    column.values(pyarrow.chunked_array([[*(f"{v:.4f}" for v in X.ravel()), "?"]]))
+    assert column.problem == Problem("gaps", ["?"])
 
 
 def test_later_texts_decide_between_two_readings() -> None:
