@@ -258,8 +258,8 @@ def test_padding_stays_zero(backend: str, network: Any) -> None:
     net = network()
     net = on_cuda_backend(net) if backend == "harness" else net
     trainer = trained(net, "muon", steps=10)
-    inside = sum(np.abs(tensor).sum() for tensor in net.tensors().values())
-    assert np.abs(on_host(net.theta.flat)).sum() == pytest.approx(inside, rel=1e-12)
+    inside = sum(np.abs(tensor, dtype="f8").sum() for tensor in net.tensors().values())
+    assert np.abs(on_host(net.theta.flat), dtype="f8").sum() == pytest.approx(inside, rel=1e-12)
     used, layout = np.zeros(net.theta.layout.size, bool), net.theta.layout
     for start, part in zip(layout.starts, layout.parts, strict=False):
         used[start : start + np.prod(part.shape)] = True

@@ -154,8 +154,9 @@ def trained(precision: str, optimizer: str = "adamw", f: Any = "tanh", **setting
     omega = "none" if settings.get("fold") else "l2"
     norm = settings.pop("norm", None)
     net = gpumlp.MLP(
-        [7, 40, 30, 3], f, precision=precision, regularizer=omega, backend="cpu", norm=norm
-    )
+        [7, 40, 30, 3], f, precision=precision, regularizer=omega, backend="cpu", norm=norm,
+        initializer="glorot",
+    )  # fmt: skip
     fit = {"callbacks": settings.pop("callbacks", []), "data": settings.pop("data", "auto")}
     trainer = gpumlp.Trainer(net, optimizer, lr=0.01, batch_size=16, **settings)
     trainer.fit(X, Y, epochs=3, progress=False, **fit)
