@@ -22,11 +22,9 @@
 #include <thread>
 #include <unistd.h>
 #include <vector>
-#if defined(__SSE2__)
-#include <xmmintrin.h>
-#endif
 
 #include "program.hpp"
+#include "subnormals.hpp"
 
 namespace gpumlp {
 
@@ -37,25 +35,6 @@ inline void pause_briefly() {
     std::this_thread::yield();
 #endif
 }
-
-// While it lives, its thread takes subnormal operands and results for 0.  An x86 processor needs 100
-// times as long for them, and they stay where they come up: the mean of a gradient that is 0 from some
-// step on, as that of a dead unit, shrinks until it is subnormal, and rounding keeps it there.  They
-// also lie in the unused entries of vectors.  XLA does the same on the CPU.
-class SubnormalsAreZero {
-#if defined(__SSE2__)
-    enum { RESULTS = 0x8000, OPERANDS = 0x40 };  // bits of MXCSR: FTZ and DAZ
-    const unsigned before = _mm_getcsr();
-
-public:
-    SubnormalsAreZero() { _mm_setcsr(before | RESULTS | OPERANDS); }
-    ~SubnormalsAreZero() { _mm_setcsr(before); }
-#else
-public:
-    SubnormalsAreZero() {}  // on other processors they cost little
-#endif
-    SubnormalsAreZero(const SubnormalsAreZero&) = delete;
-};
 
 // the core on which this thread runs, if that can be known; else a number below −1
 inline int core() {
