@@ -115,3 +115,18 @@ def test_a_named_initializer_is_used_for_every_layer():
 def test_precisions_start_from_the_same_numbers():
     for one, other in zip(first().layers, first(precision="float32").layers, strict=True):
         np.testing.assert_array_equal(one.W.astype("float32"), other.W)
+
+
+@pytest.mark.parametrize("activation", ["gelu", "tanh"])
+def test_the_default_learns_from_a_single_input(activation):
+    """Glorot's weights of 1-128 are so small that the layer is nearly linear for some epochs."""
+    x = np.random.default_rng(0).normal(size=(1500, 1))
+    costs = {}
+    for name in (None, "glorot"):
+        net = gpumlp.MLP(
+            [1, 128, 128, 1], activation, loss="squared_error", precision="float64",
+            initializer=name, backend="numpy",
+        )  # fmt: skip
+        history = gpumlp.Trainer(net, batch_size=64).fit(x, np.sin(3 * x), 5, progress=False)
+        costs[name] = history["cost"][-1]
+    assert costs[None] < 0.5 * costs["glorot"]
