@@ -35,6 +35,22 @@ def pytest_collection_modifyitems(items):
 def pytest_collection_finish():
     gc.enable()
     gc.freeze()
+    for name, module in sys.modules.items():
+        if name.startswith("tests."):
+            for each in vars(module).values():
+                if isinstance(each, np.random.Generator):
+                    GENERATORS[each.bit_generator] = each.bit_generator.state
+
+
+# Those that the modules of tests share among their tests, and their states before the first one.
+GENERATORS = {}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """A test draws the same numbers alone, after any others, and in any process of xdist."""
+    for bits, state in GENERATORS.items():
+        bits.state = state
 
 
 @pytest.fixture
