@@ -35,10 +35,10 @@ def pytest_collection_modifyitems(items):
 def pytest_collection_finish():
     gc.enable()
     gc.freeze()
-    for name, module in sys.modules.items():
+    for name, module in list(sys.modules.items()):
         if name.startswith("tests."):
             for each in vars(module).values():
-                if isinstance(each, np.random.Generator):
+                if type(each) is np.random.Generator:
                     GENERATORS[each.bit_generator] = each.bit_generator.state
 
 
