@@ -11,7 +11,7 @@ import numpy as np
 from gpumlp.functions.activations import Activation
 from gpumlp.functions.entry import Array, Entry, table
 
-ROWS = 256  # that are drawn at a time, so that they need little memory
+ENTRIES = 1 << 16  # that are drawn at a time: they and their transforms stay in the cache
 
 
 @dataclass(frozen=True, repr=False)
@@ -44,18 +44,23 @@ def _orthogonal(rng: np.random.Generator, n_out: int, n_in: int, gain: float) ->
     """n_out rows and n_in columns of U H P D H V, an orthogonal matrix, times `gain`.
 
     H is Hartley's transform, P a permutation, D changes signs, and U and V reflect at planes; all
-    but H are random.  It takes time in proportion to n² log n, where QR takes n³.
+    but H are random.  n is the larger of n_out and n_in.  The time is in proportion to
+    n_out n_in log n, where QR takes n_out n_in times the smaller of both.
     """
     n = max(n_out, n_in)
     u, v = (each / np.linalg.norm(each) for each in rng.standard_normal((2, n)))
     order, signs = rng.permutation(n), rng.choice([-1.0, 1.0], n)
-    W = np.empty((n_out, n_in))
-    for first in range(0, n_out, ROWS):
-        rows = slice(first, min(first + ROWS, n_out))
+    drawn = W = np.empty((n_out, n_in))
+    if n_out > n_in:  # the transposed matrix, V H D Pᵀ H U, has fewer rows
+        drawn, u, v, order = W.T, v, u, np.argsort(order)
+        signs = signs[order]
+    many = max(1, ENTRIES // n)
+    for first in range(0, len(drawn), many):
+        rows = slice(first, min(first + many, len(drawn)))
         Q = np.eye(rows.stop - first, n, first) - 2 * np.outer(u[rows], u)
         Q = _hartley(_hartley(Q)[:, order] * signs)
         Q -= 2 * np.outer(Q @ v, v)
-        W[rows] = gain * Q[:, :n_in]
+        drawn[rows] = gain * Q
     return W
 
 

@@ -1,6 +1,7 @@
 """Initial weights: their distribution, and that seeds and precisions repeat them."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -49,6 +50,29 @@ def test_orthogonal(shape):
     small = W @ W.T if shape[0] <= shape[1] else W.T @ W
     np.testing.assert_allclose(small, 1.5**2 * np.eye(min(shape)), atol=1e-13)
     assert W.flags.c_contiguous
+
+
+@pytest.mark.parametrize("shape", [(7, 7), (5, 6), (6, 5), (1, 4), (4, 1), (2, 300), (300, 2)])
+def test_orthogonal_is_a_part_of_the_product_of_its_factors(shape):
+    n, rng = max(shape), np.random.default_rng(0)
+    U, V = (np.eye(n) - 2 * np.outer(u, u) / (u @ u) for u in rng.standard_normal((2, n)))
+    order, signs = rng.permutation(n), rng.choice([-1.0, 1.0], n)
+    angles = 2 * np.pi / n * (np.outer(np.arange(n), np.arange(n)) % n)
+    H = (np.cos(angles) + np.sin(angles)) / math.sqrt(n)
+    Q = U @ H @ (np.eye(n)[:, order] * signs) @ H @ V
+    np.testing.assert_allclose(draw("orthogonal", *shape), Q[: shape[0], : shape[1]], atol=1e-13)
+
+
+@pytest.mark.parametrize("shape", [(100_003, 2), (2, 100_003), (1500, 1400)])
+def test_draws_need_time_and_memory_for_the_weights_alone(shape):
+    """A square matrix of 100,003 rows would take 80 GB, its rows one after the other minutes."""
+    tracemalloc.start()
+    try:
+        W = draw("isometric", *shape)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.5 * W.nbytes + 64 * max(shape) + 8e6
 
 
 @pytest.mark.parametrize("shape", [(64, 2), (100, 30), (30, 100), (7, 7)])
