@@ -48,10 +48,10 @@ template <class F> inline void over_sums(int64 m, int64 begin, int64 end, const 
     }
 }
 
-// the sum of LANES numbers, which are overwritten
-template <class real> inline real add_lanes(real* lanes) {
+// the sum of so many numbers, which are overwritten
+template <int count = LANES, class real> inline real add_lanes(real* lanes) {
     GPUMLP_UNROLL
-    for (int half = LANES / 2; half > 0; half /= 2)
+    for (int half = count / 2; half > 0; half /= 2)
         for (int k = 0; k < half; ++k) lanes[k] += lanes[k + half];
     return lanes[0];
 }

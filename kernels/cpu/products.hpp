@@ -2,13 +2,14 @@
 #pragma once
 
 #include "amx.hpp"
+#include "few_rows.hpp"
 #include "panels.hpp"
 
 namespace gpumlp {
 
 enum { FLOPS = 1 << 18 };  // of a piece for another thread: some times what it costs to share
 enum { MANY_FLOPS = 1 << 26 };  // of a piece of a long product
-enum { FEW_ROWS = 2 };     // do not repay a copy of b
+enum { NEAR_BYTES = 12 << 20 };  // of a matrix that stays in the third cache
 
 // the size of the blocks in which k inner entries are added up: nearly the same for all of them
 inline int64 inner_block(int64 k, int64 most) {
@@ -23,15 +24,17 @@ template <int unit> inline int64 that_fit(int64 count, int64 bytes_of_each, int6
 }
 
 // out (m, n) ← α a b + β out, for a (m, k).  An `out` in 16 bits is not read, and k ≤ INNER.
+// many: so many inner entries are added up in registers.  by_rows: tiles follow the rows of `out`.
 template <class T, class Out>
 void multiply(int64 m, int64 n, int64 k, View<T> a, View<T> b, Arithmetic<T> alpha,
-              Arithmetic<T> beta, Out* out, int64 out_row) {
+              Arithmetic<T> beta, Out* out, int64 out_row, int64 many = Operand<T>::INNER,
+              bool by_rows = false) {
     using E = Item<T>;
     enum { ENTRIES = Operand<T>::ENTRIES };
     E *const panels = static_cast<E*>(blocks()), *const tiles = panels + BYTES_OF_B / sizeof(E);
     // the first tile copies the rows of b, or it is the only one that reads them
     const bool plain = ENTRIES == 1 && b.column == 1, once = m <= TILE_ROWS;
-    const int64 block = inner_block(k, Operand<T>::INNER);
+    const int64 block = inner_block(k, many);
     for (int64 l = 0; l == 0 || l < k; l += block) {
         const int64 inner = least(block, k - l), items = items_of<T>(inner);
         const int64 bytes = (items + (k == 0)) * sizeof(E);
@@ -47,30 +50,32 @@ void multiply(int64 m, int64 n, int64 k, View<T> a, View<T> b, Arithmetic<T> alp
                 // a copy of a is worth its time if some panels read it, and the first cache does not
                 // keep what a tile reads: rows of a transpose that are many, or rows that are whole
                 // pages apart
-                const bool transposed = a.column != 1, many = inner > 128;
+                const bool transposed = a.column != 1, long_ = inner > 128;
                 const bool pages = (transposed ? a.column : a.row) * sizeof(T) % 4096 == 0;
-                const bool worth = transposed ? many || pages : many && pages && TRANSPOSES_TILES<E>;
+                const bool worth = transposed ? long_ || pages : long_ && pages && TRANSPOSES_TILES<E>;
                 const bool copied = (worth && width >= 4 * PANEL<E>) ||
                                     (ENTRIES > 1 && (transposed || inner % ENTRIES != 0));
                 if (copied) copy_tiles(a.from(i, l), height, inner, tiles);
-                for (int64 c = 0; c < width; c += PANEL<E>)
-                    for (int64 r = 0; r < height; r += TILE_ROWS) {
-                        const T* const copy = reinterpret_cast<const T*>(tiles + r * items);
-                        const View<T> left = copied
-                            ? View<T>{copy, ENTRIES, ENTRIES * TILE_ROWS}
-                            : View<T>{a.from(i + r, l).data, a.row, ENTRIES * a.column};
-                        E *const panel = panels + c * items, *to = nullptr;
-                        const E* right = panel;
-                        int64 right_row = PANEL<E>;
-                        if constexpr (ENTRIES == 1)
-                            if (c < direct && (once || i + r == 0)) {
-                                right = b.from(l, j + c).data, right_row = b.row;
-                                if (!once) to = panel;
-                            }
-                        tile_of<T>(height - r, items, left, right, right_row, alpha, keep,
-                                   out + (i + r) * out_row + j + c, out_row,
-                                   least<int64>(PANEL<E>, width - c), to);
-                    }
+                for (int64 r = 0, c = 0; r < height && c < width;) {
+                    const T* const copy = reinterpret_cast<const T*>(tiles + r * items);
+                    const View<T> left = copied
+                        ? View<T>{copy, ENTRIES, ENTRIES * TILE_ROWS}
+                        : View<T>{a.from(i + r, l).data, a.row, ENTRIES * a.column};
+                    E *const panel = panels + c * items, *to = nullptr;
+                    const E* right = panel;
+                    int64 right_row = PANEL<E>;
+                    if constexpr (ENTRIES == 1)
+                        if (c < direct && (once || i + r == 0)) {
+                            right = b.from(l, j + c).data, right_row = b.row;
+                            if (!once) to = panel;
+                        }
+                    tile_of<T>(height - r, items, left, right, right_row, alpha, keep,
+                               out + (i + r) * out_row + j + c, out_row,
+                               least<int64>(PANEL<E>, width - c), to);
+                    if (!by_rows) {
+                        if ((r += TILE_ROWS) >= height) r = 0, c += PANEL<E>;
+                    } else if ((c += PANEL<E>) >= width) c = 0, r += TILE_ROWS;
+                }
             }
         }
     }
@@ -82,20 +87,6 @@ void multiply(int64 m, int64 n, int64 k, View<T> a, View<T> b, Arithmetic<T> alp
 template <class T, class Out> struct Product {
     int64 m, n, k; View<T> a, b; Out* out; const Arithmetic<T>* factors; Arithmetic<T>* sums; Next next;
 };
-
-// out (m, n) ← α a b + β out for few rows of a and a transpose b: sums along both of their rows
-template <class T, class Out>
-void multiply_few(int64 m, int64 n, int64 k, View<T> a, View<T> b, Arithmetic<T> alpha,
-                  Arithmetic<T> beta, Out* out, int64 out_row) {
-    using real = Arithmetic<T>;
-    for (int64 j = 0; j < n; ++j)
-        for (int64 i = 0; i < m; ++i) {
-            const T *const x = a.from(i, 0).data, *const w = b.from(0, j).data;
-            const real sum = sum_of<real>(k, [&](int64 l) { return x[l] * w[l]; });
-            Out& there = out[i * out_row + j];
-            there = beta != 0 ? alpha * sum + beta * there : alpha * sum;
-        }
-}
 
 // The part of a product, by the processor's matrix tiles if it has them and they take less time.
 template <class T, class Out, class To>
@@ -114,7 +105,11 @@ void multiply_by_tiles(const Product<T, Out>& p, const Part& part, View<T> a, Vi
             });
         }
 #endif
-    multiply(part.m, part.n, p.k, a, b, alpha, beta, out, p.n);
+    // a matrix that lies in memory is read and written along its rows, which the processor fetches
+    const auto far = [](int64 entries) { return entries > int64(NEAR_BYTES / sizeof(T)); };
+    const bool few = p.m <= 2 * TILE_ROWS && b.column == 1 && !IS_16_BIT<T> && far(p.n * p.k);
+    multiply(part.m, part.n, p.k, a, b, alpha, beta, out, p.n,
+             int64(few ? int(AHEAD) : int(Operand<T>::INNER)), far(p.m * p.n));
 }
 
 // dots: by sums along the rows of a and of bᵀ
@@ -143,7 +138,7 @@ template <class T, class Out> struct Cut {
     // in_rows: not into columns
     Cut(const Product<T, Out>& p, int threads, bool in_rows = false) {
         enum { WIDE = WIDTH<Arithmetic<T>> };
-        dots = p.m <= FEW_ROWS && p.a.column == 1 && p.b.row == 1;
+        dots = few_rows(p.m, p.k, p.a, p.b);
         const int64 flops = 2 * p.m * p.n * p.k;
         // by columns, which copies no part of b twice, if they suffice for pieces of equal size
         by_columns = !in_rows && (dots || p.n >= WIDE * 4 * threads || p.n >= p.m);
@@ -182,7 +177,7 @@ template <class T, class Out> void product(const void* arguments, const Threads&
 // some rows of a product, without what is done next
 template <class T, class Out> void product_on_rows(const void* arguments, const Part& part) {
     const auto& p = *static_cast<const Product<T, Out>*>(arguments);
-    multiply_part(p, part, p.m <= FEW_ROWS && p.a.column == 1 && p.b.row == 1);
+    multiply_part(p, part, few_rows(p.m, p.k, p.a, p.b));
 }
 
 // Products that do not depend on each other: a thread that is done with its part of one goes on with

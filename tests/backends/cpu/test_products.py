@@ -18,6 +18,8 @@ SIZES = [  # m, n, k
     (5, 513, 31), (100, 39, 300), (150, 300, 20), (2, 600, 9), (37, 520, 520), (200, 33, 70),
     (25, 140, 1030), (37, 264, 1024),  # of float32, rows of 1,024 are whole pages apart
     (200, 180, 130), (230, 170, 600),  # in float32 on matrix tiles, where there are any
+    (3, 6, 130), (11, 7, 900), (31, 70, 1000), (48, 5, 1500),  # few rows with a transpose
+    (9, 1900, 1700), (1900, 1700, 9),  # one matrix does not stay in the third cache
 ]  # fmt: skip
 
 
