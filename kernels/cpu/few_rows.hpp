@@ -5,7 +5,8 @@
 
 namespace gpumlp {
 
-enum { FEW_ROWS = 48, ROWS_AT_ONCE = TILE_ROWS / 2, COLUMNS_AT_ONCE = 4 };
+enum { FEW_ROWS = VECTOR_BYTES == 64 ? 48 : 12 };
+enum { ROWS_AT_ONCE = TILE_ROWS / 2, COLUMNS_AT_ONCE = 4 };  // their sums stay in registers
 
 // whether `multiply_few` computes the product; long rows repay the sums over lanes
 template <class T> bool few_rows(int64 m, int64 k, View<T> a, View<T> b) {
@@ -69,20 +70,20 @@ template <class T, class Out>
 void multiply_few(int64 m, int64 n, int64 k, View<T> a, View<T> b, Arithmetic<T> alpha,
                   Arithmetic<T> beta, Out* out, int64 out_row) {
     using real = Arithmetic<T>;
-    if constexpr (!IS_16_BIT<T>) {
+    if constexpr (IS_16_BIT<T>) {
+        for (int64 j = 0; j < n; ++j)
+            for (int64 i = 0; i < m; ++i) {
+                const T *const x = a.from(i, 0).data, *const w = b.from(0, j).data;
+                const real sum = sum_of<real>(k, [&](int64 l) { return x[l] * w[l]; });
+                Out& there = out[i * out_row + j];
+                there = beta != 0 ? alpha * sum + beta * there : alpha * sum;
+            }
+    } else {
         for (int64 j = 0; j < n; j += COLUMNS_AT_ONCE)
             for (int64 i = 0; i < m; i += ROWS_AT_ONCE)
                 dots_of<ROWS_AT_ONCE>(m - i, least<int64>(COLUMNS_AT_ONCE, n - j), k, a.from(i, 0),
                                       b.from(0, j), alpha, beta, out + i * out_row + j, out_row);
-        return;
     }
-    for (int64 j = 0; j < n; ++j)
-        for (int64 i = 0; i < m; ++i) {
-            const T *const x = a.from(i, 0).data, *const w = b.from(0, j).data;
-            const real sum = sum_of<real>(k, [&](int64 l) { return x[l] * w[l]; });
-            Out& there = out[i * out_row + j];
-            there = beta != 0 ? alpha * sum + beta * there : alpha * sum;
-        }
 }
 
 }  // namespace gpumlp

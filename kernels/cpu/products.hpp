@@ -24,17 +24,17 @@ template <int unit> inline int64 that_fit(int64 count, int64 bytes_of_each, int6
 }
 
 // out (m, n) ← α a b + β out, for a (m, k).  An `out` in 16 bits is not read, and k ≤ INNER.
-// many: so many inner entries are added up in registers.  by_rows: tiles follow the rows of `out`.
+// most: so many inner entries are added up in registers.  by_rows: tiles follow the rows of `out`.
 template <class T, class Out>
 void multiply(int64 m, int64 n, int64 k, View<T> a, View<T> b, Arithmetic<T> alpha,
-              Arithmetic<T> beta, Out* out, int64 out_row, int64 many = Operand<T>::INNER,
+              Arithmetic<T> beta, Out* out, int64 out_row, int64 most = Operand<T>::INNER,
               bool by_rows = false) {
     using E = Item<T>;
     enum { ENTRIES = Operand<T>::ENTRIES };
     E *const panels = static_cast<E*>(blocks()), *const tiles = panels + BYTES_OF_B / sizeof(E);
     // the first tile copies the rows of b, or it is the only one that reads them
     const bool plain = ENTRIES == 1 && b.column == 1, once = m <= TILE_ROWS;
-    const int64 block = inner_block(k, many);
+    const int64 block = inner_block(k, most);
     for (int64 l = 0; l == 0 || l < k; l += block) {
         const int64 inner = least(block, k - l), items = items_of<T>(inner);
         const int64 bytes = (items + (k == 0)) * sizeof(E);
@@ -50,9 +50,9 @@ void multiply(int64 m, int64 n, int64 k, View<T> a, View<T> b, Arithmetic<T> alp
                 // a copy of a is worth its time if some panels read it, and the first cache does not
                 // keep what a tile reads: rows of a transpose that are many, or rows that are whole
                 // pages apart
-                const bool transposed = a.column != 1, long_ = inner > 128;
+                const bool transposed = a.column != 1, many = inner > 128;
                 const bool pages = (transposed ? a.column : a.row) * sizeof(T) % 4096 == 0;
-                const bool worth = transposed ? long_ || pages : long_ && pages && TRANSPOSES_TILES<E>;
+                const bool worth = transposed ? many || pages : many && pages && TRANSPOSES_TILES<E>;
                 const bool copied = (worth && width >= 4 * PANEL<E>) ||
                                     (ENTRIES > 1 && (transposed || inner % ENTRIES != 0));
                 if (copied) copy_tiles(a.from(i, l), height, inner, tiles);

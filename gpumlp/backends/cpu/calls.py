@@ -29,8 +29,8 @@ from gpumlp.io.types import HostArray as Array
 INNER = 1024  # of products in 16 bits: sums of more entries lie in memory before they are rounded
 # From so many FLOPs on, BLAS computes a product, in pieces of so many and at least so many rows or
 # columns: it copies its operands anew for each piece.  With AVX-512 the library's own products are
-# as fast at any size (docs/cpu.md).
-BLAS_FLOPS, PIECE_FLOPS, LEAST_WIDTH = 1 << 28, 1 << 26, 256
+# as fast at any size (docs/cpu.md), and elsewhere those of few rows or inner entries.
+BLAS_FLOPS, PIECE_FLOPS, LEAST_WIDTH, FEW = 1 << 28, 1 << 26, 256, 12
 BLOCKS, AVX512_BLOCKS = (96, 256), (192, 512)  # KiB of a thread's blocks of a and b: panels.hpp
 AMX_BLOCKS = 1536  # of both
 PLAIN, TRANSPOSED = 111, 112  # CBLAS's flags
@@ -122,7 +122,7 @@ class Calls:
         """
         (m, k), n = a.shape, b.shape[1]
         halves = self._is_16_bit(a)
-        if 2 * m * n * k >= BLAS_FLOPS << self._wide and not halves:
+        if 2 * m * n * k >= BLAS_FLOPS << self._wide and min(m, k) > FEW and not halves:
             return self._blas_product(a, b, out, factors)
         rounded = halves and self._is_16_bit(out)
         sums = Scratch(4 * m * n) if rounded and k > INNER else None
