@@ -12,8 +12,9 @@ import numpy as np
 from gpumlp.backends.cpu.works import Entrywise, Independent, RowWise, Scratch, Work
 from gpumlp.io.types import HostArray as Array
 
-# Beyond so many, threads that compute all columns of some rows would read too much of W each.
-ROW_FLOPS = 1 << 28
+# Beyond so many, threads that compute all columns of some rows would read too much of W each; and
+# of few rows, beyond so many for each.
+ROW_FLOPS, FEW_ROWS, FEW_ROWS_FLOPS = 1 << 28, 20, 1 << 18
 MOST_PRODUCTS = 32  # as in products.hpp
 MOST_BESIDE = 1 << 14  # entries that one thread updates, when those of the products are done
 
@@ -138,14 +139,14 @@ def _matrices(work: Work) -> list[Array]:
 
 def _of_rows(works: list[Work], function: int) -> list[Work]:
     each = [one for work in works for one in _row_wise(work)]
-    flops = sum(one.flops for one in each)
-    if flops > ROW_FLOPS:
+    m, flops = each[0].m, sum(one.flops for one in each)
+    if flops > (ROW_FLOPS if m > FEW_ROWS else min(ROW_FLOPS, m * FEW_ROWS_FLOPS)):
         return works
     fields = (
         field for one in _with_memory(each)
         for field in (one.rows, one.end, Work(0, one.arguments), one.n)
     )  # fmt: skip
-    return [Work(function, (each[0].m, flops, len(each), *fields))]
+    return [Work(function, (m, flops, len(each), *fields))]
 
 
 def _with_memory(operations: Iterable[RowWise]) -> Iterator[RowWise]:
