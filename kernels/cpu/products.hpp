@@ -23,18 +23,32 @@ template <int unit> inline int64 that_fit(int64 count, int64 bytes_of_each, int6
     return memory / bytes_of_each / unit * unit;
 }
 
+// The order in which a product goes through matrices that do not stay in the third cache: along their
+// rows, which the processor fetches by itself, because parts of rows lie on many pages.
+template <class T> struct Order {
+    int64 inner = Operand<T>::INNER;  // so many inner entries are added up in registers
+    bool along_b = false;             // the rows of b are copied at once, not by the first tiles
+    bool along_out = false;           // tiles follow the rows of `out`
+
+    Order() = default;
+    Order(int64 m, int64 n, int64 k, View<T> b) {
+        const auto far = [](int64 entries) { return entries > int64(NEAR_BYTES / sizeof(T)); };
+        const bool few = m <= 2 * TILE_ROWS && b.column == 1 && !IS_16_BIT<T>;
+        if (few && far(n * k)) inner = AHEAD;  // so few rows of b that each is followed
+        along_b = !few && far(n * k), along_out = far(m * n);
+    }
+};
+
 // out (m, n) ← α a b + β out, for a (m, k).  An `out` in 16 bits is not read, and k ≤ INNER.
-// most: so many inner entries are added up in registers.  by_rows: tiles follow the rows of `out`.
 template <class T, class Out>
 void multiply(int64 m, int64 n, int64 k, View<T> a, View<T> b, Arithmetic<T> alpha,
-              Arithmetic<T> beta, Out* out, int64 out_row, int64 most = Operand<T>::INNER,
-              bool by_rows = false) {
+              Arithmetic<T> beta, Out* out, int64 out_row, const Order<T>& order = {}) {
     using E = Item<T>;
     enum { ENTRIES = Operand<T>::ENTRIES };
     E *const panels = static_cast<E*>(blocks()), *const tiles = panels + BYTES_OF_B / sizeof(E);
     // the first tile copies the rows of b, or it is the only one that reads them
     const bool plain = ENTRIES == 1 && b.column == 1, once = m <= TILE_ROWS;
-    const int64 block = inner_block(k, most);
+    const int64 block = inner_block(k, order.inner);
     for (int64 l = 0; l == 0 || l < k; l += block) {
         const int64 inner = least(block, k - l), items = items_of<T>(inner);
         const int64 bytes = (items + (k == 0)) * sizeof(E);
@@ -43,7 +57,7 @@ void multiply(int64 m, int64 n, int64 k, View<T> a, View<T> b, Arithmetic<T> alp
         const Arithmetic<T> keep = l == 0 ? beta : Arithmetic<T>(1);
         for (int64 j = 0; j < n; j += most_columns) {
             const int64 width = least(most_columns, n - j), whole = width / PANEL<E> * PANEL<E>;
-            const int64 direct = plain ? whole : 0;  // so many columns are not copied here
+            const int64 direct = plain && !order.along_b ? whole : 0;  // these columns are not copied here
             copy_panels(b.from(l, j + direct), inner, width - direct, panels + direct * items);
             for (int64 i = 0; i < m; i += most_rows) {
                 const int64 height = least(most_rows, m - i);
@@ -72,7 +86,7 @@ void multiply(int64 m, int64 n, int64 k, View<T> a, View<T> b, Arithmetic<T> alp
                     tile_of<T>(height - r, items, left, right, right_row, alpha, keep,
                                out + (i + r) * out_row + j + c, out_row,
                                least<int64>(PANEL<E>, width - c), to);
-                    if (!by_rows) {
+                    if (!order.along_out) {
                         if ((r += TILE_ROWS) >= height) r = 0, c += PANEL<E>;
                     } else if ((c += PANEL<E>) >= width) c = 0, r += TILE_ROWS;
                 }
@@ -105,11 +119,7 @@ void multiply_by_tiles(const Product<T, Out>& p, const Part& part, View<T> a, Vi
             });
         }
 #endif
-    // a matrix that lies in memory is read and written along its rows, which the processor fetches
-    const auto far = [](int64 entries) { return entries > int64(NEAR_BYTES / sizeof(T)); };
-    const bool few = p.m <= 2 * TILE_ROWS && b.column == 1 && !IS_16_BIT<T> && far(p.n * p.k);
-    multiply(part.m, part.n, p.k, a, b, alpha, beta, out, p.n,
-             int64(few ? int(AHEAD) : int(Operand<T>::INNER)), far(p.m * p.n));
+    multiply(part.m, part.n, p.k, a, b, alpha, beta, out, p.n, Order<T>(p.m, p.n, p.k, b));
 }
 
 // dots: by sums along the rows of a and of bᵀ
