@@ -15,6 +15,7 @@ from gpumlp.cli.options import option, parse_embed
 from gpumlp.data import IMPUTE, TASKS, Dataset, Preparation, Scratch
 from gpumlp.data.dataset import listed
 from gpumlp.data.dates import ORDERS
+from gpumlp.data.marks import marks, sample
 from gpumlp.data.names import quoted
 from gpumlp.data.numbers import PLAIN
 from gpumlp.data.spelling import NUMBER
@@ -109,6 +110,9 @@ def print_reading(dataset: Dataset, known: Preparation, decision: str) -> None:
         for name, own in known.categories.items()
         if own
     }
+    marked = zip(
+        [*map(quoted, dataset.features), "the target"], marks(sample(dataset)), strict=True
+    )
     said = {
         "columns left out; --keep keeps them":
             [f"{name} ({why})" for name, why in dataset.left_out.items() if why],
@@ -123,6 +127,8 @@ def print_reading(dataset: Dataset, known: Preparation, decision: str) -> None:
         "columns of categories, a vector for each":
             [f"{words[name]}; {d} numbers)" for name, d in known.embedded.items()],
         "columns with missing values, filled and marked": [*map(quoted, known.holes)],
+        "columns with values that may mean missing ones":
+            [f"{name} ({' or '.join(found)})" for name, found in marked if found],
     }  # fmt: skip
     for what, columns in said.items():
         if columns:

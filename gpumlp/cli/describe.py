@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +17,13 @@ from gpumlp.cli.leaks import leaks
 from gpumlp.cli.output import print_json, print_table
 from gpumlp.data import Dataset, Preparation, Scratch
 from gpumlp.data.dataset import listed
-from gpumlp.data.fitting import Statistics, statistics
+from gpumlp.data.fitting import statistics
+from gpumlp.data.marks import marks
 from gpumlp.data.names import quoted
 from gpumlp.data.numbers import PLAIN
-from gpumlp.io.chunks import chunks
+from gpumlp.data.spelling import NUMBER
 
-NINES = re.compile("-?9{2,6}")  # of all digits
+Mark = float | str | None
 MOST_LINES = 100  # of columns; more share lines
 
 
@@ -43,12 +43,13 @@ def describe(options: DescribeOptions) -> None:
     require("sklearn")
     dataset, decision = load(options, Scratch())
     known = Preparation.of(dataset, x=dataset.standardize, y=False, **of_columns(options))
-    rows, by_order = _columns(dataset, known)
+    marked = [_first(texts) for texts in marks(dataset)]
+    rows, by_order = _columns(dataset, known, marked[:-1])
     majority = np.bincount(dataset.y).max() / len(dataset) if dataset.classes else None
     if options.json:
         target = {
             "task": dataset.task, "classes": dataset.classes, "majority": majority,
-            "by_row_order": by_order,
+            "by_row_order": by_order, "mark": marked[-1],
         }  # fmt: skip
         named = {"data": dataset.name, "examples": len(dataset), "inputs": len(known.columns)}
         print_json({**named, **target, "columns": rows})
@@ -61,11 +62,15 @@ def describe(options: DescribeOptions) -> None:
     if len(rows) > MOST_LINES:
         typer.echo("columns that become the same share a line; --json has all of them")
     print_table(("column", "becomes", "missing", ""), _lines(rows), left=2)
+    if marked[-1] is not None:
+        typer.echo(f"the target: {_question(marked[-1])}")
     if by_order:
         typer.echo("the order of the rows tells the target: split them yourself, or shuffle them")
 
 
-def _columns(dataset: Dataset, known: Preparation) -> tuple[list[dict[str, Any]], bool]:
+def _columns(
+    dataset: Dataset, known: Preparation, marked: Sequence[Mark]
+) -> tuple[list[dict[str, Any]], bool]:
     """For each column its name, what it becomes, how many values are missing, and leaks.
 
     The second is whether the order of the rows tells the target.
@@ -73,7 +78,7 @@ def _columns(dataset: Dataset, known: Preparation) -> tuple[list[dict[str, Any]]
     found = statistics(dataset.x)
     leak, by_order = leaks(dataset)
     others = {*known.others}
-    each = (found.missing.tolist(), leak.tolist(), _marks(dataset, known, found))
+    each = (found.missing.tolist(), leak.tolist(), marked)
     rows = [
         _row(name, _becomes(known, name, name in others), *values)
         for name, *values in zip(known.features, *each, strict=True)
@@ -84,32 +89,9 @@ def _columns(dataset: Dataset, known: Preparation) -> tuple[list[dict[str, Any]]
 
 
 def _row(
-    name: str, becomes: str, missing: int = 0, leak: bool = False, mark: float | None = None
+    name: str, becomes: str, missing: int = 0, leak: bool = False, mark: Mark = None
 ) -> dict[str, Any]:
     return {"name": name, "becomes": becomes, "missing": missing, "leak": leak, "mark": mark}
-
-
-def _marks(dataset: Dataset, known: Preparation, found: Statistics) -> list[float | None]:
-    """For each column the number such as -999 that may stand for a missing value, or None.
-
-    It is the least or the largest one, and farther from the others than these are from each other.
-    """
-    marks = [
-        next((v for v in ends if NINES.fullmatch(f"{v:g}")), math.nan)
-        if name not in known.categories and name not in known.dates
-        else math.nan
-        for name, *ends in zip(known.features, found.low.tolist(), found.high.tolist(), strict=True)
-    ]
-    places = np.flatnonzero(np.isfinite(marks))
-    values = np.array(marks)[places]
-    low, high = np.full(len(places), np.inf), np.full(len(places), -np.inf)
-    for rows in chunks(dataset.x):
-        part = np.asarray(dataset.x[rows][:, places], np.float64)
-        part[part == values] = np.nan
-        low, high = np.fmin(low, np.fmin.reduce(part)), np.fmax(high, np.fmax.reduce(part))
-    apart = np.maximum(low - values, values - high) > high - low
-    clear = {*places[apart & (low < high)].tolist()}
-    return [mark if j in clear else None for j, mark in enumerate(marks)]
 
 
 def _lines(rows: list[dict[str, Any]]) -> Iterator[tuple[str, str, str, str]]:
@@ -134,7 +116,18 @@ def _lines(rows: list[dict[str, Any]]) -> Iterator[tuple[str, str, str, str]]:
 def _note(row: dict[str, Any]) -> str:
     if row["leak"]:
         return "predicts the target alone: a leak?"
-    return "" if row["mark"] is None else f"is {row['mark']:g} a missing value?"
+    return "" if row["mark"] is None else _question(row["mark"])
+
+
+def _question(mark: Mark) -> str:
+    return f"is {mark if isinstance(mark, str) else f'{mark:.10g}'} a missing value?"
+
+
+def _first(marks: Sequence[str]) -> Mark:
+    """The first mark, as a number unless it is a date; None if there is none."""
+    if not marks:
+        return None
+    return float(marks[0]) if NUMBER.fullmatch(marks[0]) else marks[0]
 
 
 def _becomes(known: Preparation, name: str, other: bool) -> str:

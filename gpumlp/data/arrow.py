@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Collection, Sequence
 from functools import cache
 from typing import Any
+
+import numpy as np
 
 from gpumlp.io.types import HostArray
 
@@ -65,3 +68,19 @@ def encoded(column: Any) -> tuple[list[str], HostArray]:
         return coded.dictionary.to_pylist(), index
     except UnicodeDecodeError:
         raise pa.ArrowInvalid("text that is not UTF-8") from None
+
+
+def float_for(
+    kinds: dict[str, Any] | None, names: Sequence[str], numbers: Collection[str]
+) -> np.dtype[Any]:
+    """float32 if it holds the values of all columns and the positions of words, else float64.
+
+    numbers: the columns that hold numbers or dates also where they are texts.
+    """
+    import pyarrow as pa
+
+    single = (pa.float32(), pa.float16())
+    small = kinds is not None and all(
+        kinds[name] in single or (is_text(kinds[name]) and name not in numbers) for name in names
+    )
+    return np.dtype(np.float32 if small else np.float64)

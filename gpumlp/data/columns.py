@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from gpumlp.data.date_texts import are_dotted
 from gpumlp.data.dates import (
     ISO,
     WHOLE,
+    ZONED,
     Ambiguous,
     DateFormat,
     WholeNumbers,
@@ -22,7 +23,7 @@ from gpumlp.data.dates import (
     days,
     usual_date_format,
 )
-from gpumlp.data.measures import unclear_numbers
+from gpumlp.data.measures import Format, Problem, unclear_numbers
 from gpumlp.data.numbers import FEW, PLAIN, NumberFormat, are_codes, are_ranges, format_of
 from gpumlp.data.spelling import NUMBER, TRUTH, Known, plain
 from gpumlp.io.types import HostArray
@@ -32,24 +33,6 @@ MOST_CATEGORIES = 1000  # more different words are categories only if the user s
 FEWEST_ROWS = 20  # in fewer rows the numbers 1, 2, 3, … may say something
 PERCENT = "%", "percent", "pct", "pct."
 DIGITS = re.compile(r"(?!.*\d[eEdD])(?:\D*\d){16}")  # and not 1e20
-Format = NumberFormat | DateFormat
-
-
-class Problem(NamedTuple):
-    """Why a column cannot be used.
-
-    Attributes:
-        kind: "gaps" (most texts are numbers or dates), "words", "numbers" or "dates" (where the
-            model takes another kind), "ambiguous" (dates of two readings), "units" (numbers of
-            several units), "several" (numbers in each text), "unread" (dates in another form),
-            "many" (too many different words) or "other" (another type).
-        examples: the texts that are not numbers, sorted; or the names of the types.
-        format: with "gaps", how the others are written.
-    """
-
-    kind: str
-    examples: list[str]
-    format: Format = PLAIN
 
 
 class Column:
@@ -72,6 +55,7 @@ class Column:
         large: whether numbers must be read as texts, since they have lost digits.
         whole: whether all values are whole numbers, and none is missing.
         bare: whether there were numbers without the percent sign of the format.
+        zones: whether times had a time zone.
     """
 
     def __init__(
@@ -89,6 +73,7 @@ class Column:
         self.total = self.missing = self.infinite = 0
         self.large = self.unusual = self._huge = self._fractions = self.whole = False
         self._coded = self.bare = self._truths = self._more = False
+        self.zones = set[bool]()
         self._calendar, self._percent = WholeNumbers(), getattr(format, "after", "") in PERCENT
         self._low, self._high, self._sum = np.inf, -np.inf, 0.0
 
@@ -112,6 +97,8 @@ class Column:
             out = self._numbers(column)
         elif pa.types.is_temporal(kind) and not pa.types.is_duration(kind):
             self.kinds.add("dates")
+            times = pa.types.is_timestamp(kind) and column.null_count < len(column)
+            self.zones |= {kind.tz is not None} if times else set()
             out = days(column)
         else:
             out = np.full(len(column), np.nan)
@@ -163,6 +150,8 @@ class Column:
             return Problem(
                 "gaps" if few or self._date is None else "words", sorted(self.strange), self._form
             )
+        if len(self.zones) > 1:
+            return Problem("zones", [])
         if isinstance(whole := self._whole_dates, Ambiguous):
             return Problem("ambiguous", [whole.text])
         if self._known is not None or not self.words:
@@ -183,7 +172,8 @@ class Column:
         if self._typed(found) and self.written is None:
             return beyond
         if unclear := unclear_numbers(counts):
-            return Problem(unclear, sorted(counts))
+            mixed = len({bool(ZONED.fullmatch(text)) for text in counts}) > 1
+            return Problem("zones" if unclear == "unread" and mixed else unclear, sorted(counts))
         many = len(counts) > MOST_CATEGORIES or 2 * len(counts) > self.total
         return Problem("many", []) if many and not self._kept else beyond
 
@@ -258,6 +248,8 @@ class Column:
         truths: dict[str, Any] = {} if few else TRUTH  # a text between them makes words of these
         self._form, dates = form, isinstance(form, DateFormat)
         self.kinds.add("dates" if dates else "numbers")
+        if dates:
+            self.zones |= {bool(ZONED.fullmatch(word)) for word in words if ":" in word}
         found, usual = form.usual(words)
         self.unusual |= not usual.all()
         self._huge |= any(DIGITS.match(words[i]) for i in np.flatnonzero(abs(found) > LARGEST_INT))

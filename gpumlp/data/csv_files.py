@@ -55,9 +55,6 @@ SPLIT = re.compile(r"^ \S|\\$")  # the pieces of a value that a delimiter took a
 SAMPLE = 1 << 20  # bytes that show how numbers are written
 FIRST_ROW = re.compile(rb"[^\r\n]*")
 DECIMAL = re.compile(rb"-?\d+\.\d+")
-# in 60 and 7.560 points group digits; 06.2022 and 2022.06 may be months
-GROUPED = re.compile(rb"(?<![\w.])[1-9]\d{0,2}\.\d\d0(?![\w.])")
-MONTH = re.compile(rb"(?<![\w.])(?:[01]?\d\.(?:19|20)\d\d|(?:19|20)\d\d\.[01]\d)(?![\w.])")
 
 
 class CsvFile:

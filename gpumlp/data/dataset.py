@@ -47,6 +47,7 @@ class Dataset:
         dates: the names of the columns of dates or times, as days since 1970-01-01 in UTC.
         left_out: the columns of the file that are no features, by name, and why; "" if the caller
             dropped them.
+        zones: for each column of times, by name, whether the file gives their time zone.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Dataset:
     formats: Mapping[str, NumberFormat | DateFormat] = field(default_factory=dict)
     dates: tuple[str, ...] = ()
     left_out: Mapping[str, str] = field(default_factory=dict)
+    zones: Mapping[str, bool] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -75,8 +77,8 @@ class Dataset:
 class Raw(NamedTuple):
     """The contents of a file or an embedded data set, before a task is chosen.
 
-    x, features, categories, standardize, ordered, formats, dates and left_out are those of the
-    `Dataset`.
+    x, features, categories, standardize, ordered, formats, dates, left_out and zones are those of
+    the `Dataset`.
 
     Attributes:
         y: (m,) of any dtype, or (m, k) numbers; None if no target was requested.
@@ -95,6 +97,7 @@ class Raw(NamedTuple):
     dates: tuple[str, ...] = ()
     left_out: Mapping[str, str] = MappingProxyType({})
     unlabelled: HostArray | None = None
+    zones: Mapping[str, bool] = MappingProxyType({})
 
 
 def split(

@@ -42,6 +42,7 @@ TIMES = (
 ZONES = ("", "%z", " %z", " UTC", " GMT")  # others, such as CET, depend on the day
 OFFSETS = ("Z", "+0100", "-0100", "+01:00", "-01:00", "+01:00:00", "-01:00:00")  # for %z
 DATED = re.compile(r"\d.*\d")  # what a date has at least
+ZONED = re.compile(r".*:.*(Z|UTC|GMT|[+-]\d\d(:?\d\d)?)\s*", re.ASCII)  # a time, with its zone
 TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d[\d:.,]*(Z|[+-]\d\d:?\d\d)?", re.ASCII)
 SAMPLE = 100  # so many texts decide about the formats that are tried on all
 LEAST = 11_900  # of the dates in a format of `WHOLE`: January of 1900

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Sequence
+import warnings
+from collections.abc import Collection, Mapping, Sequence
 
-from gpumlp.data.columns import MOST_WORDS, Column, Format, Problem
+from gpumlp.data.columns import MOST_WORDS, Column
 from gpumlp.data.csv_files import for_pandas
 from gpumlp.data.dataset import listed
 from gpumlp.data.date_texts import are_dotted, regular
 from gpumlp.data.dates import ISO, WHOLE, DateFormat
 from gpumlp.data.labels import CHECKED, MAX_CLASSES, unclear
+from gpumlp.data.measures import Format, Problem
 from gpumlp.data.names import MOST_NAMED, as_argument, quoted
 from gpumlp.data.numbers import BEHIND, NO_CENTS, PLAIN, NumberFormat, format_of, singular
 from gpumlp.data.sources import Files
@@ -25,6 +27,10 @@ CATEGORICAL = "categories, --categorical {option}"
 PROBLEMS = {  # for each kind of `Problem`, and for one more: what columns have, its correction
     "dates": ("hold dates or times where the model takes numbers", "correct them"),
     "numbers": ("hold numbers where the model takes dates", "correct them"),
+    "zones": (
+        "hold times with and without a time zone",
+        "write all of them with one, as 2024-12-31 15:30:00+01:00, or all without",
+    ),
     "ambiguous": (
         "hold dates such as {texts}, whose first number may be the day or the month",
         "say --date-order dmy or --date-order mdy",
@@ -141,6 +147,39 @@ def check_target(
         raise ValueError(
             f"{about} has numbers written as {form}; write 1234.5, {numbers}{as_classes}"
         )
+
+
+def warn_of_codes(files: Files, columns: Sequence[Column], padded: Mapping[str, str]) -> None:
+    """Warn of columns of numbers that may be codes, since some are written as 00501.
+
+    padded: such a text of each column that has one.
+    """
+    found = {c.name: padded[c.name] for c in columns if c.name in padded and c.kinds == {"numbers"}}
+    if found:
+        warnings.warn(
+            f"{files}: numbers that begin with 0 ({listed(found.values())}) may be codes: "
+            f"{listed(map(quoted, found))}; to treat them as categories, say --categorical "
+            f"{as_argument([*found])}",
+            stacklevel=2,
+        )
+
+
+def warn_of_other_kinds(files: Files, columns: Sequence[Column], zones: Mapping[str, bool]) -> None:
+    """Warn of numbers and times that may mean others than in the data of a model.
+
+    zones: for each of its columns of times whether they had a time zone.
+    """
+    odd = {
+        "numbers without the % of the model's data, 10.5 is read as 10.5 %":
+            [c.name for c in columns if c.bare],
+        "times without a time zone, which the model's data has; they are read as UTC":
+            [c.name for c in columns if zones.get(c.name) is True and False in c.zones],
+        "times with a time zone, which the model's data does not have; they are converted to UTC":
+            [c.name for c in columns if zones.get(c.name) is False and True in c.zones],
+    }  # fmt: skip
+    for what, names in odd.items():
+        if names:
+            warnings.warn(f"{files} has {what}: {listed(map(quoted, names))}", stacklevel=2)
 
 
 def _explained(

@@ -131,6 +131,16 @@ def check_missing(train: Dataset, found: Statistics, impute: str) -> None:
         )
 
 
+def not_filled(features: Sequence[str], missing: Sequence[int]) -> ValueError:
+    """The error for missing values, so many in each column, that the model cannot fill."""
+    counts = zip(features, missing, strict=True)
+    names = [f"{quoted(name)} ({count})" for name, count in counts if count]
+    return ValueError(
+        f"{len(names)} of {len(features)} columns have missing values: {listed(names)}; "
+        "the model was trained without filling them: drop those rows, or train it again"
+    )
+
+
 class Selected(NamedTuple):
     """What is kept of each column of categories.
 

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gpumlp.data.csv_files import GROUPED, MONTH, SAMPLE, CsvFile
+from gpumlp.data.csv_files import SAMPLE, CsvFile
 from gpumlp.data.dataset import listed
 from gpumlp.data.date_texts import are_dotted
 from gpumlp.data.dates import DateFormat
@@ -20,7 +20,13 @@ from gpumlp.data.names import as_argument, quoted
 from gpumlp.data.numbers import PLAIN, NumberFormat, format_of
 from gpumlp.data.parquet_files import ParquetFile
 from gpumlp.data.sources import Files
+from gpumlp.data.spelling import CODE
 
+# in 60 and 7.560 points group digits; in 1.234 they may; 06.2022 and 2022.06 may be months
+GROUPED = re.compile(rb"(?<![\w.])[1-9]\d{0,2}\.\d\d0(?![\w.])")
+THREE = re.compile(rb"(?<![\w.])[1-9]\d{0,2}\.\d{3}(?![\w.])")
+MONTH = re.compile(rb"(?<![\w.])(?:[01]?\d\.(?:19|20)\d\d|(?:19|20)\d\d\.[01]\d)(?![\w.])")
+PADDED = re.compile(rb"(?<![\w.])0\d\d+(?![\w.])")  # 00501 may be a code
 LEAST = 64 << 10  # bytes of each of many files that show how numbers are written
 
 
@@ -128,13 +134,30 @@ class JoinedFiles:
             )
         }
 
-    def warn_of_groups(self, formats: Mapping[str, NumberFormat | DateFormat]) -> None:
-        """Warn of columns whose decimal marks, in these formats, may group digits."""
-        texts = self._samples(*[GROUPED] * ({*formats.values()} <= {PLAIN}))
+    def padded(self) -> dict[str, str]:
+        """The columns of whole numbers in files without types, and of each one such as 00501."""
+        found = {
+            name: next(filter(CODE.fullmatch, texts), "")
+            for name, texts in self._samples(PADDED).items()
+            if all(map(str.isdecimal, texts))
+        }
+        return {name: text for name, text in found.items() if len(text) > 2}
+
+    def warn_of_groups(
+        self, formats: Mapping[str, NumberFormat | DateFormat],
+        moments: Mapping[str, tuple[float, float]],
+    ) -> None:  # fmt: skip
+        """Warn of columns whose decimal marks, in these formats, may group digits.
+
+        moments: mean and standard deviation of each column of numbers of a model.
+        """
+        texts = self._samples(*[THREE] * ({*formats.values()} <= {PLAIN}))
         found = {
             name: form
             for name, form in formats.items()
-            if isinstance(form, NumberFormat) and name in texts and form.groups(texts[name])
+            if isinstance(form, NumberFormat)
+            and name in texts
+            and form.groups(texts[name], *moments.get(name, ()))
         }
         for mark in sorted({form.decimal for form in found.values()}):
             names = [quoted(name) for name, form in found.items() if form.decimal == mark]

@@ -245,7 +245,7 @@ def _dataset(
     task, y, classes = read_target(name, raw, task, known, like is None)
     return Dataset(
         name, task, raw.x, y, raw.features, classes, target, raw.standardize, raw.categories,
-        raw.ordered, raw.formats, raw.dates, raw.left_out,
+        raw.ordered, raw.formats, raw.dates, raw.left_out, raw.zones,
     )  # fmt: skip
 
 

@@ -1,13 +1,15 @@
-"""Texts that hold numbers which cannot be read: of several units, or several in each text."""
+"""Why a column cannot be used, as numbers of several units, or several in each text."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 from collections.abc import Collection
+from typing import NamedTuple
 
 from gpumlp.data.date_texts import unread_dates
-from gpumlp.data.numbers import ALIKE, CURRENCY, FEW, FRACTIONS
+from gpumlp.data.dates import DateFormat
+from gpumlp.data.numbers import ALIKE, CURRENCY, FEW, FRACTIONS, PLAIN, NumberFormat
 
 NUMBER = re.compile(r"\d+(?:[,' ]\d{3})*(?:[.,]\d+)?")
 DECIMAL = re.compile(r"\d[.,]\d")
@@ -35,6 +37,24 @@ MEASURED = re.compile(  # $0, <0, 0 kg, 0 months, 0*, "0", ="0"
 )
 MOST = 8  # so many ways to write a text
 SHARE = 0.9  # of the texts are written so
+Format = NumberFormat | DateFormat
+
+
+class Problem(NamedTuple):
+    """Why a column cannot be used.
+
+    Attributes:
+        kind: "gaps" (most texts are numbers or dates), "words", "numbers" or "dates" (where the
+            model takes another kind), "zones" (times with and without one), "ambiguous" (dates of
+            two readings), "units" (numbers of several units), "several" (numbers in each text),
+            "unread" (dates in another form), "many" (too many different words) or "other".
+        examples: the texts that are not numbers, sorted; or the names of the types.
+        format: with "gaps", how the others are written.
+    """
+
+    kind: str
+    examples: list[str]
+    format: Format = PLAIN
 
 
 def unclear_numbers(texts: Collection[str]) -> str:

@@ -116,15 +116,22 @@ class NumberFormat(NamedTuple):
         number = rf"{sign}{space}{before}{space}{sign}{number}{space}{after}{space}-?"
         return rf"(?:\(?{number}\)?|{plain_zero})"
 
-    def groups(self, texts: Collection[str]) -> bool:
-        """Whether the decimal marks of these texts may group digits: 7.560 for 7560."""
+    def groups(self, texts: Collection[str], middle: float = 0.0, spread: float = 0.0) -> bool:
+        """Whether the decimal marks of these texts may group digits: 7.560 for 7560.
+
+        middle, spread: mean and standard deviation of the numbers that a model has learned from.
+        """
         marked = [text for text in texts if self.decimal in text]
         three = re.compile(rf"\D*[1-9]\d{{0,2}}{re.escape(self.decimal)}\d{{3}}\D*")
         if len(marked) < FEWEST_GROUPS or not all(map(three.fullmatch, marked)):
             return False
         if self.thousands in {".", ","}:  # which numbers of two marks have in the other order
             return not any(self.thousands in text for text in texts)
-        return self == PLAIN and _points_group(texts)
+        if self != PLAIN or len(marked) < len(texts):
+            return self == PLAIN and _points_group(texts)
+        values = [self.value(text) or 0.0 for text in texts]  # all too near each other, and too low
+        fitting = all(abs(1000 * value - middle) < 4 * spread for value in values)
+        return fitting and 50 * (max(values) - min(values)) < spread
 
     def translation(self, texts: Iterable[str]) -> tuple[str, str, str]:
         """The arguments of `str.maketrans` that make numbers in this format those of Python."""

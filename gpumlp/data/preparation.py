@@ -14,11 +14,10 @@ from gpumlp import storage
 from gpumlp.checks import positive_int
 from gpumlp.data import fitting, stored
 from gpumlp.data.codes import MORE, Embed, set_to_zero
-from gpumlp.data.dataset import Categories, Dataset, listed
+from gpumlp.data.dataset import Categories, Dataset
 from gpumlp.data.date_parts import on_one_day, part_inputs
 from gpumlp.data.dates import DateFormat
 from gpumlp.data.layout import Layout, Lookup
-from gpumlp.data.names import quoted
 from gpumlp.data.numbers import NumberFormat
 from gpumlp.data.scratch import Matrix, Scratch
 from gpumlp.io.chunks import chunks
@@ -51,6 +50,7 @@ class Preparation:
         constant: the columns of numbers that had one value in training, and this value.  Training
             says nothing about others, so all of its values are replaced by it.
         embedded: the columns of categories that become codes, and the length of their vectors.
+        zones: for each column of times, by name, whether the training data gave their time zone.
     """
 
     task: str
@@ -69,6 +69,7 @@ class Preparation:
     dates: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     constant: Mapping[str, float] = field(default_factory=dict)
     embedded: Mapping[str, int] = field(default_factory=dict)
+    zones: Mapping[str, bool] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -121,7 +122,7 @@ class Preparation:
         return cls(
             train.task, train.features, train.target, train.classes, shift, scale, y_shift, y_scale,
             fill, holes, categories, others, dict(train.formats), fitting.date_parts(train),
-            found.constant(train.features, numeric), embedded,
+            found.constant(train.features, numeric), embedded, dict(train.zones),
         )  # fmt: skip
 
     @property
@@ -292,9 +293,4 @@ class Preparation:
     def _filled(self, x: HostArray, gone: HostArray) -> HostArray:
         if self.fill is not None:
             return np.asarray(np.where(gone, np.array(self.fill), x))
-        counts = zip(self.features, gone.sum(axis=0), strict=True)
-        names = [f"{quoted(name)} ({count})" for name, count in counts if count]
-        raise ValueError(
-            f"{len(names)} of {len(self.features)} columns have missing values: {listed(names)}; "
-            "the model was trained without filling them: drop those rows, or train it again"
-        )
+        raise fitting.not_filled(self.features, gone.sum(axis=0).tolist())

@@ -11,7 +11,7 @@ from gpumlp.errors import CheckpointError
 
 OLDER: Mapping[str, Any] = {  # settings that files of earlier versions lack
     "fill": None, "holes": (), "categories": {}, "others": (), "formats": {}, "dates": {},
-    "constant": {}, "embedded": {},
+    "constant": {}, "embedded": {}, "zones": {},
 }  # fmt: skip
 
 

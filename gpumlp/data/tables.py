@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
-from collections.abc import Collection, Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator
 from contextlib import closing
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from gpumlp.data.arrow import is_text
-from gpumlp.data.columns import Column, Format
+from gpumlp.data.arrow import float_for
+from gpumlp.data.columns import Column
 from gpumlp.data.dataset import NONE, Raw, listed, unknown_name
 from gpumlp.data.date_texts import DOTTED_AS
-from gpumlp.data.diagnosis import check_columns, check_target
+from gpumlp.data.diagnosis import (
+    check_columns,
+    check_target,
+    warn_of_codes,
+    warn_of_other_kinds,
+)
 from gpumlp.data.identifiers import reason_to_leave_out
 from gpumlp.data.joined_files import JoinedFiles
+from gpumlp.data.measures import Format
 from gpumlp.data.names import chosen_names, quoted
 from gpumlp.data.numbers import PLAIN, NumberFormat
 from gpumlp.data.preparation import Preparation
@@ -109,7 +114,7 @@ class Table:
         self._target_name = target if labelled else None
         self._choice, self._known = choice, NONE if like is None else like.categories
         kinds = self._file.kinds(self._read_names, self._features if like is None else ())
-        self._dtype = _dtype(kinds, self._features, {*features} - {*self._known})
+        self._dtype = float_for(kinds, self._features, {*features} - {*self._known})
         self._columns: list[Column] = []
         self._early = set[str]()  # those whose format the first piece has shown
         self.formats = dict[str, Format]() if like is None else dict(like.formats)
@@ -124,7 +129,10 @@ class Table:
             self._text |= self._file.points_mark()
         else:
             numbers = {*self._read_names} - {*self._known, *like.dates}
-            self._file.warn_of_groups({name: self.formats.get(name, PLAIN) for name in numbers})
+            formats = {name: self.formats.get(name, PLAIN) for name in numbers}
+            moments = zip(like.shift or (), like.scale or (), strict=True)
+            learned = dict(zip(like.features, moments, strict=False))
+            self._file.warn_of_groups(formats, learned)
 
     def pieces(self) -> Iterator[Raw]:
         """Some rows at a time, which are checked with the rows before them as `raw` checks all."""
@@ -147,6 +155,8 @@ class Table:
         if self._like is None:
             x = self._without_identifiers(x)
         self._check()
+        if self._like is None:
+            warn_of_codes(self._path, self._columns, self._file.padded())
         target = self._target
         words = tuple(target.words) if target is not None and target.has_words else ()
         categories = {
@@ -156,6 +166,7 @@ class Table:
             x, self._features, y, words or None, categories, formats=self.formats,
             dates=tuple(c.name for c in self._columns if "dates" in c.kinds),
             left_out=self.left_out, unlabelled=None if target is None else target.gone,
+            zones={c.name: True in c.zones for c in self._columns if c.zones},
         )  # fmt: skip
 
     def _read_otherwise(self) -> bool:
@@ -251,9 +262,8 @@ class Table:
             for j, (column, piece) in enumerate(zip(self._columns, table.columns, strict=False)):
                 x[:, j] = column.values(piece)
             yield x, None if self._target is None else self._target.values(table.columns[-1])
-        if bare := [quoted(c.name) for c in (*self._columns, self._target) if c and c.bare]:
-            what = "has numbers without the % of the model's data, 10.5 is read as 10.5 %"
-            warnings.warn(f"{self._path} {what}: {listed(bare)}", stacklevel=2)
+        zones = {} if like is None else like.zones
+        warn_of_other_kinds(self._path, [*filter(None, (*self._columns, self._target))], zones)
 
     @property
     def _read_names(self) -> list[str]:
@@ -282,19 +292,3 @@ def _check_names(path: Files, names: list[str], wanted: set[str | None]) -> None
         raise ValueError(f"{path} has several columns without a name; name them")
     if double:
         raise ValueError(f"{path} has several columns of one name: {listed(double)}; rename them")
-
-
-def _dtype(
-    kinds: dict[str, Any] | None, names: Sequence[str], numbers: Collection[str]
-) -> np.dtype[Any]:
-    """float32 if it holds the values of all columns and the positions of words, else float64.
-
-    numbers: the columns that hold numbers or dates also where they are texts.
-    """
-    import pyarrow as pa
-
-    single = (pa.float32(), pa.float16())
-    small = kinds is not None and all(
-        kinds[name] in single or (is_text(kinds[name]) and name not in numbers) for name in names
-    )
-    return np.dtype(np.float32 if small else np.float64)

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from gpumlp.data.arrow import as_text, exceeds, is_numeric
-from gpumlp.data.columns import Column, Format
+from gpumlp.data.columns import Column
 from gpumlp.data.dataset import LARGEST_INT
 from gpumlp.data.labels import MAX_CLASSES
+from gpumlp.data.measures import Format
 from gpumlp.data.numbers import PLAIN, NumberFormat
 from gpumlp.data.spelling import BLANKS, NUMBER
 from gpumlp.io.types import HostArray

@@ -55,6 +55,28 @@ def test_numbers_that_may_stand_for_missing_ones(frame, path):
     assert line.split() == ["low", "number", "is", "-999", "a", "missing", "value?"]
 
 
+@pytest.mark.parametrize("command", ["describe", "train", "search"])
+def test_values_of_a_target_and_dates_that_may_stand_for_missing_ones(command, tmp_path):
+    """All commands that learn say so, as such values decide about the scale of a column."""
+    rng, rare = np.random.default_rng(0), np.arange(M) % 50 == 1
+    days = pandas.date_range("2023-01-01", periods=M).strftime("%Y-%m-%d")
+    path = tmp_path / "t.csv"
+    pandas.DataFrame({
+        "a": rng.normal(size=M), "until": np.where(rare, "9999-12-31", days),
+        "y": np.where(np.roll(rare, 5), -999, rng.normal(size=M)),
+    }).to_csv(path, index=False)  # fmt: skip
+    if command == "describe":
+        said = run(command, path, "--target", "y").stdout
+        assert "is 9999-12-31 a missing value?" in said
+        assert "the target: is -999 a missing value?" in said
+        found, by_name = rows(path, "--target", "y")
+        assert (found["mark"], by_name["until"]["mark"]) == (-999, "9999-12-31")
+    else:
+        more = ["--folds", "2", "--try", "lr=0.1,0.2"] if command == "search" else []
+        said = run(command, path, "--target", "y", *SMALL, *more, "--out", tmp_path / "r").stderr
+        assert "that may mean missing ones: until (9999-12-31), the target (-999)" in said
+
+
 def test_columns(path):
     found, by_name = rows(path, "--target", "y")
     assert {name: row["becomes"] for name, row in by_name.items()} == {

@@ -229,6 +229,27 @@ def test_marks_of_missing_values(tmp_path: Any) -> None:
         assert np.isnan(found.x[-1]).all()
 
 
+def test_numbers_that_may_be_codes(tmp_path: Any) -> None:
+    """They stay numbers, as documented, but leading zeros say that they are codes."""
+    rows = {
+        "zip": [f"{501 + 37 * i:05}" for i in range(60)],
+        "month": [f"{1 + i % 12:02}" for i in range(60)],
+        "length": [f"{i / 7:06.2f}" for i in range(60)],
+        "day": [f"{1 + i % 28:02}012024" for i in range(60)],
+        "n": [*range(100, 160)],
+    }
+    path = write_csv(tmp_path / "t.csv", table(**rows, y=COLOURS))
+    said = r"begin with 0 \(00501\) may be codes: zip; to treat them as .* --categorical zip$"
+    with pytest.warns(UserWarning, match=said) as caught:
+        found = data.load(path, "y")
+    assert len(caught) == 1
+    assert (found.categories, found.dates) == ({}, ("day",))
+    np.testing.assert_array_equal(found.x[:, 3], 501 + 37 * np.arange(60))
+    assert data.load(path, "y", categorical=["zip"]).categories["zip"] == tuple(rows["zip"])
+    known = data.Preparation.of(found, x=True, y=True)
+    np.testing.assert_array_equal(data.load_inputs(path, known), found.x)
+
+
 def test_columns_without_a_name(tmp_path: Any) -> None:
     path = tmp_path / "t.csv"
     path.write_text("a,y,,\n" + "".join(f"{X[i, 0]},{COLOURS[i]},,{X[i, 1]}\n" for i in range(60)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import re
+import warnings
 from typing import Any
 
 import numpy as np
@@ -509,6 +510,51 @@ def test_dates_are_no_classes(pattern: str, tmp_path: Any) -> None:
     path = write_csv(tmp_path / "t.csv", table(y=written(pattern)))
     with pytest.raises(ValueError, match=r"'y' holds dates or times \(.*--task classification"):
         data.load(path, "y")
+
+
+ZONED = {"": "", "+02:00": "with", "Z": "with", " UTC": "with"}
+
+
+@pytest.mark.parametrize("pattern", ["%Y-%m-%d %H:%M:%S", "%d.%m.%Y %H:%M", "%Y-%m-%dT%H:%M:%S.%f"])
+@pytest.mark.parametrize("learned", ZONED)
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_other_time_zones_than_in_training(
+    pattern: str, learned: str, kind: str, tmp_path: Any
+) -> None:
+    """Times of a place without its zone would be hours away from those of training."""
+    path = write_csv(tmp_path / "t.csv", table(d=written(pattern + learned), y=COLOURS))
+    known = data.Preparation.of(data.load(path, "y"), x=True, y=True)
+    assert known.zones == {"d": bool(learned)}
+    new = tmp_path / f"new.{kind}"
+    for zone in ZONED:
+        texts = table(d=MOMENTS.dt.strftime(pattern + zone))
+        getattr(pandas.DataFrame(texts), f"to_{kind}")(new, index=False)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            data.load_inputs(new, known)
+        said = "with a time zone, .* converted" if zone else "without a time zone, .* as UTC"
+        assert len(caught) == (bool(zone) != bool(learned))
+        assert all(re.search(f"has times {said}.*: d$", str(each.message)) for each in caught)
+    pandas.DataFrame(table(d=ONLY_DATES.dt.date)).to_csv(tmp_path / "dates.csv", index=False)
+    data.load_inputs(tmp_path / "dates.csv", known)
+
+
+def test_times_with_and_without_a_time_zone(tmp_path: Any) -> None:
+    """In one file, and in two, which the types of their columns do not tell from one another."""
+    zoned, naive = (written(f"%Y-%m-%d %H:%M:%S{zone}") for zone in ("+02:00", ""))
+    said = "hold times with and without a time zone: d: write all of them with one, as 2024"
+    mixed = write_csv(tmp_path / "t.csv", table(d=zoned[:30] + naive[30:], y=COLOURS))
+    paths = [write_csv(tmp_path / f"{d[0]}.csv", table(d=d, y=COLOURS)) for d in (zoned, naive)]
+    for files in (mixed, paths):
+        with pytest.raises(ValueError, match=said):
+            data.load(files, "y")
+    known = data.Preparation.of(data.load(paths[0], "y"), x=True, y=True)
+    with (
+        pytest.warns(UserWarning, match="without a time zone"),
+        pytest.raises(ValueError, match="zone: d: write"),
+    ):
+        data.load_inputs(paths, known)
+    assert data.load(paths[0], "y").dates == data.load(paths[1], "y").dates == ("d",)
 
 
 def test_long_texts_are_no_dates() -> None:

@@ -222,6 +222,7 @@ def test_texts_keep_their_digits(tmp_path: Any) -> None:
 GERMAN = str.maketrans(",.", ".,")
 COUNTS = [f"{1201 * (i - 9):,}" for i in range(60)]  # -10,809 to 60,050, and 0
 PRICES = [f"{30.05 * i:,.2f}" for i in range(60)]
+LARGE = [str(1234 * i) for i in range(1, 61)]  # without points in training, and all with them later
 
 
 @pytest.mark.parametrize(
@@ -235,6 +236,9 @@ PRICES = [f"{30.05 * i:,.2f}" for i in range(60)]
         (COUNTS, [t.replace(",", "") for t in COUNTS], None),
         (PRICES, [t.replace(",", "") for t in PRICES], None),
         ([f"{i / 997:.3f}" for i in range(999, 1059)], ["1.002", "1.030", "1.040", "1.050"], None),
+        (LARGE, [f"{int(t):,}".translate(GERMAN) for t in LARGE], "7.560 is read as 7.56"),
+        (LARGE, [f"{int(t) / 7:.3f}" for t in LARGE], None),
+        ([f"{int(t) / 1000:.3f}" for t in LARGE], [f"{int(t) / 999:.3f}" for t in LARGE], None),
     ],
 )
 def test_marks_in_the_other_order_than_in_training(
