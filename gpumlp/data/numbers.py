@@ -165,7 +165,8 @@ class NumberFormat(NamedTuple):
         if "/" in digits:
             found = re.fullmatch(r"(?:(\d+)\D+)?(\d+)/(\d+)", digits)
             whole, part, parts = map(int, found.groups("0") if found else "001")
-            return whole + part / parts if part < parts and parts in PARTS else None
+            proper = part < parts or (part == parts and not whole)  # 10/10 is the best score
+            return whole + part / parts if proper and parts in PARTS else None
         plain = digits.replace(self.thousands, "") if self.thousands else digits
         return float(plain.replace(self.decimal, "."))
 
