@@ -118,11 +118,12 @@ def check_target(
         raise ValueError(
             f"{about} holds {MOST_WORDS:,} different words or more, too many for classes"
         )
-    words = dict.fromkeys([*target.words][:CHECKED], 1)
+    words = dict.fromkeys(target.words, 1)
     written = format_of(words)
     if task == "classification" or (written is None and not learn):
         return
     if written is None or are_dotted(words):
+        words = dict.fromkeys([*words][:CHECKED], 1)
         if task is None and (kind := unclear(words)):
             what = PROBLEMS[kind][0].replace(" in a form that cannot be read", "")
             what = what.format(texts=listed(map(repr, sorted(words))))

@@ -56,6 +56,20 @@ class TestSuggestedCorrections:
         ) in error_of(path)
         np.testing.assert_array_equal(corrected(path).x[2:, 3], X[2:, 0])
 
+    @pytest.mark.parametrize("kind", ["csv", "parquet"])
+    def test_mark_behind_very_many_numbers_of_a_target(self, tmp_path, kind):
+        """The first thousand different texts do not show it."""
+        y = [*(f"{i}.5" for i in range(1500)), "?", "7.25"]
+        path = tmp_path / f"t.{kind}"
+        frame = pandas.DataFrame({"a": [i % 97 for i in range(1502)], "y": y})
+        getattr(frame, f"to_{kind}")(path, index=False)
+        said = error_of(path)
+        assert "the target 'y' holds numbers except for some texts ('?'); leave these" in said
+        call = re.search(r"pandas\..*to_\w+\(.*?index=False\)", said).group()
+        eval(call.replace('"new.', f'"{tmp_path}/new.'), {"pandas": pandas})
+        found = load(tmp_path / f"new.{kind}", "y", drop_missing_target=True)
+        np.testing.assert_array_equal(found.y, [float(v) for v in y if v != "?"])
+
     def test_minus_behind_the_numbers_of_a_target(self, tmp_path):
         texts = ["?", "unknown", *(f"{abs(v)}-" if v < 0 else f"{v}" for v in X[2:, 0])]
         path = write_csv(tmp_path / "t.csv", {"a": X[:, 1], "y": texts})
