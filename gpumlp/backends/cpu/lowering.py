@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from gpumlp.backends.cpu.columns import ColumnLowering
-from gpumlp.backends.cpu.lookup import LookupLowering
 from gpumlp.backends.cpu.stages import StageLowering
 from gpumlp.backends.cpu.theta import ThetaLowering
 from gpumlp.backends.cpu.works import NotCompiledError, RowWise, Work, row_sums
@@ -17,7 +15,7 @@ from gpumlp.functions import Activation, Loss
 from gpumlp.io.types import HostArray as Array
 
 
-class Lowering(ColumnLowering, LookupLowering, StageLowering, ThetaLowering):
+class Lowering(StageLowering, ThetaLowering):
     """The operations of `gpumlp.backends.operations` as lists of `Work`."""
 
     def __call__(self, name: str, *arguments: Any) -> list[Work]:
