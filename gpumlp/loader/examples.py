@@ -91,6 +91,10 @@ class Examples:
         except (TypeError, ValueError) as error:  # errors of weights do not name the data set
             raise type(error)(f"validation: {error}") from error
 
+    def shares(self, backend: Backend) -> Array | None:
+        """The weights in the backend, of which the sum is 1; or None."""
+        return None if self.weights is None else backend.asarray(self.weights / self.weights.sum())
+
 
 def parts_of(validation: Any) -> tuple[Array, Array, Array]:
     """x_val, y_val and the weights, or None for these; ValueError if it is no such tuple."""

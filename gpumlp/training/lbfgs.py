@@ -22,7 +22,7 @@ from gpumlp.training.callbacks import checked, end, stops
 from gpumlp.training.events import Callback
 from gpumlp.training.fit import alone, rules
 from gpumlp.training.history import History
-from gpumlp.training.metrics import Evaluation, Metrics, columns
+from gpumlp.training.metrics import Evaluation, Metrics, columns, row_of
 from gpumlp.weights import ClassWeight
 
 SLOW = 1e7 * np.finfo(np.float64).eps  # SciPy's own ftol, and so scikit-learn's
@@ -100,9 +100,9 @@ def fit_lbfgs(
     net.backend.synchronize()
     data = Examples.checked(net, x, y, sample_weight, class_weight, rows=CHUNK)
     validated = Examples.of_validation(net, validation, rows=CHUNK)
-    measured, _ = rules(net, data, validated, None, metric, False)
+    evaluations, _ = rules(net, data, validated, None, metric, False)
     settings = {"optimizer": "lbfgs", "max_iter": max_iter, "tol": tol, "max_fun": max_fun}
-    run = Lbfgs(net, data, measured, hooks, settings)
+    run = Lbfgs(net, data, evaluations, hooks, settings)
     with alone(net):
         run.minimize(minimize, limits)
     return run.history
@@ -118,18 +118,17 @@ class Lbfgs:
     lr, lr_factor, last_lr = 0.0, 1.0, 0.0
 
     def __init__(
-        self, net: MLP, data: Examples, measured: dict[str, Evaluation],
+        self, net: MLP, data: Examples, evaluations: dict[str, Evaluation],
         callbacks: Sequence[Callback], settings: dict[str, Any],
     ) -> None:  # fmt: skip
-        backend, weights = net.backend, data.weights
         self.net, self._data = net, data
-        self._d = Parameters.zeros(backend, net.theta.layout, backend.storage)
+        self._d = Parameters.zeros(net.backend, net.theta.layout, net.backend.storage)
         self._pass = Chunked(net, min(len(data.x), CHUNK), data.target, self._d)
-        self._share = None if weights is None else backend.asarray(weights / weights.sum())
-        self.history = History(name for name in columns(measured) if name != "lr")
+        self._shares = data.shares(net.backend)
+        self.history = History(name for name in columns(evaluations) if name != "lr")
         self.steps = self.epochs = 0
         self.stop = False
-        self.settings, self._measured, self._callbacks = settings, measured, callbacks
+        self.settings, self._evaluations, self._callbacks = settings, evaluations, callbacks
         self._since = 0.0
         # J of the last iteration, of the last evaluation, and of the best iteration
         self._J = self._evaluated = self._least = math.inf
@@ -162,7 +161,7 @@ class Lbfgs:
         """J, and ∇J in θ's layout, its padding zero, in memory that does not grow with the data."""
         net, d, data = self.net, self._d, self._data
         total: HostVector = np.zeros(d.layout.size)
-        for rows in self._pass(data.x, data.y, self._share):
+        for rows in self._pass(data.x, data.y, self._shares):
             if rows.stop == len(data.x):
                 backprop.penalty(net, self._pass.J, d)
             total += net.backend.to_host(d.flat)
@@ -195,10 +194,7 @@ class Lbfgs:
             self._best, self._least = self._theta, self._J
         self.steps += 1
         self.stop = stops(self._callbacks, "on_step_end", self) or self.stop
-        row = {"cost": self._J}
-        for prefix, evaluation in self._measured.items():
-            measured = evaluation.measure(self._diverged)
-            row |= {f"{prefix}{name}": value for name, value in measured.items()}
+        row = {"cost": self._J} | row_of(self._evaluations, self._diverged)
         now = time.perf_counter()
         row["seconds"], self._since = now - self._since, now
         self.history.append(row)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 from typing import Any
@@ -22,7 +22,7 @@ from gpumlp.training.callbacks import Watch
 from gpumlp.training.checkpoint import Checkpoint
 from gpumlp.training.events import Callback
 from gpumlp.training.history import History
-from gpumlp.training.metrics import Evaluation, columns
+from gpumlp.training.metrics import Evaluation, columns, row_of
 from gpumlp.training.pace import Pace, follows_steps, watched
 from gpumlp.training.stepping import Stepping
 
@@ -229,27 +229,23 @@ class Fit:
 
     def _hook(self, name: str, *arguments: Any) -> None:
         """Call a hook of the callbacks, on rank 0, and share what they decide."""
-        trainer = self.trainer
-        together.doing(trainer, name)
-
-        def call() -> None:
-            stops = hooks.stops(self.callbacks, name, trainer, *arguments)
-            trainer.stop = trainer.stop or stops
-
-        together.called_on_first(trainer, self.callbacks, call)
+        together.doing(self.trainer, name)
+        call = partial(self._call, self.callbacks, name, *arguments)
+        together.called_on_first(self.trainer, self.callbacks, call)
 
     def _step_hooks(self) -> None:
         """Call on_step_end of the callbacks: a display of the progress needs no other rank."""
-
-        def call() -> None:
-            stops = hooks.stops(self._steppers, "on_step_end", self.trainer)
-            self.trainer.stop = self.trainer.stop or stops
-
+        call = partial(self._call, self._steppers, "on_step_end")
         if self._pace.watched:
             together.called_on_first(self.trainer, self.callbacks, call)
             self.trainer.net.round()  # they may have assigned to θ
         elif self._steppers:
             call()
+
+    def _call(self, callbacks: Sequence[Callback], name: str, *arguments: Any) -> None:
+        """Call a hook of these callbacks, of which each can stop the fit."""
+        stops = hooks.stops(callbacks, name, self.trainer, *arguments)
+        self.trainer.stop = self.trainer.stop or stops
 
     def _row(self) -> dict[str, float]:
         """The epoch's numbers, by column of the history."""
@@ -266,10 +262,7 @@ class Fit:
             raise self.diverged("gradients overflow float16 at any loss scale")
         self.trainer.show_average(True)
         together.doing(self.trainer, "costs and metrics")
-        row: dict[str, float] = {}
-        for prefix, evaluation in self.evaluations.items():
-            measured = evaluation.measure(self.diverged)
-            row |= {f"{prefix}{name}": value for name, value in measured.items()}
+        row = row_of(self.evaluations, self.diverged)
         row |= {"cost": cost, "lr": self._lrs[-1], "seconds": self.seconds()}
         return {name: row[name] for name in self.history}
 

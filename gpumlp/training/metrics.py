@@ -151,8 +151,7 @@ class Evaluation:
         self._whose, self._world = whose, world
         self._net, self._data = net, data
         self._pass = Chunked(net, min(m, CHUNK), data.target)
-        weights = data.weights
-        self._share = None if weights is None else backend.asarray(weights / weights.sum())
+        self._shares = data.shares(backend)
         self._measures = measures(net.loss, metric)
         self.columns = ["cost", *self._measures]  # the names in the result of `measure`
         if self._measures:
@@ -172,7 +171,7 @@ class Evaluation:
         backend, data = self._net.backend, self._data
         if self._world.size > 1:
             return self._shared_cost()
-        for rows in self._pass(data.x, data.y, self._share):
+        for rows in self._pass(data.x, data.y, self._shares):
             if self._measures:
                 self._y_hat[rows] = backend.to_host(self._pass.s.h[-1])
         return float(backend.to_host(self._pass.J)[0])
@@ -185,8 +184,8 @@ class Evaluation:
         costs = np.zeros(len(starts))
         for i in range(*cuts[world.rank : world.rank + 2]):
             rows = slice(starts[i], min(starts[i] + self._pass.rows, m))
-            share = None if self._share is None else self._share[rows]
-            for _ in self._pass(data.x[rows], data.y[rows], share, m):
+            shares = None if self._shares is None else self._shares[rows]
+            for _ in self._pass(data.x[rows], data.y[rows], shares, m):
                 if self._measures:
                     self._y_hat[rows] = backend.to_host(self._pass.s.h[-1])
             costs[i] = backend.to_host(self._pass.J)[0]
@@ -237,7 +236,18 @@ def evaluations(
     }
 
 
-def columns(measured: Mapping[str, Evaluation]) -> list[str]:
+def row_of(
+    evaluations: Mapping[str, Evaluation], error: Callable[[str], Exception]
+) -> dict[str, float]:  # fmt: skip
+    """What all of them measure, by its column of the history; error: see `Evaluation.measure`."""
+    return {
+        f"{prefix}{name}": value
+        for prefix, each in evaluations.items()
+        for name, value in each.measure(error).items()
+    }
+
+
+def columns(evaluations: Mapping[str, Evaluation]) -> list[str]:
     """The columns of the history."""
-    names = [f"{prefix}{name}" for prefix, e in measured.items() for name in e.columns]
+    names = [f"{prefix}{name}" for prefix, e in evaluations.items() for name in e.columns]
     return list(dict.fromkeys(["cost", *names, "lr", "seconds"]))  # "cost" may occur twice
