@@ -75,7 +75,7 @@ class CpuBackend(NumpyBackend):
         )
 
     def compile(self, variants: Mapping[str, Sequence[Call]], name: str) -> Callable[[int], None]:
-        runs: list[Callable[[int], None]] = []
+        runs: list[Callable[[], None]] = []
         works: list[Work] = []
         begin: tuple[Any, ...] | None = None
 
@@ -97,15 +97,15 @@ class CpuBackend(NumpyBackend):
                 product, rest = self._apart(name, *operation.args)
                 works += product
                 finish()
-                runs.append(_repeated(rest))
+                runs.append(rest)
         finish()
-        if len(runs) == 1:
+        if len(runs) == 1 and isinstance(runs[0], Program):
             return runs[0]
 
         def run(steps: int) -> None:
             for _ in range(steps):
                 for part in runs:
-                    part(1)
+                    part()
 
         return run
 
@@ -119,15 +119,15 @@ class CpuBackend(NumpyBackend):
 
     def run(self, name: str, *arguments: Any) -> None:
         """Do one operation now."""
+        rest: Callable[[], None] | None = None
         try:
             works = self._lower(name, *arguments)
         except NotCompiledError:
             works, rest = self._apart(name, *arguments)
-            if works:
-                Program(self._library, self._blas, Code(works))()
-            rest()
-        else:
+        if works:
             Program(self._library, self._blas, Code(works))()
+        if rest is not None:
+            rest()
 
     def own_memory(self, widest: int) -> int:
         return self._threads.count * block_memory(self._library.instruction_set)
@@ -197,14 +197,6 @@ def _on_this_machine(precision: str) -> NumpyBackend:
         return CpuBackend(precision)
     except DeviceError:
         return NumpyBackend(precision)
-
-
-def _repeated(operation: Callable[[], None]) -> Callable[[int], None]:
-    def run(steps: int) -> None:
-        for _ in range(steps):
-            operation()
-
-    return run
 
 
 def _compiled(name: str) -> Callable[..., None]:

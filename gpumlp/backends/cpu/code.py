@@ -37,9 +37,6 @@ class Code:
         self._words: Words = np.frombuffer(packed, np.int64)
         self._at, self._base = np.array(self._bases, np.intp).reshape(-1, 2).T
 
-    def __len__(self) -> int:
-        return len(self._calls)
-
     def _place(self, work: Work) -> int:
         """Add the arguments as the fields of 8 bytes of a struct; the place of the first."""
         inner = {id(each): self._place(each) for each in work.arguments if isinstance(each, Work)}
