@@ -20,12 +20,7 @@ FLOORS = [  # bottom to top; a module belongs to the longest prefix that it matc
     ["gpumlp.distributed"],
     ["gpumlp.plots"],
     ["gpumlp.backends.declaration", "gpumlp.backends.feed"],
-    [
-        "gpumlp.backends.columns",
-        "gpumlp.backends.lookup",
-        "gpumlp.backends.sharing",
-        "gpumlp.backends.stages",
-    ],
+    ["gpumlp.backends.columns", "gpumlp.backends.sharing", "gpumlp.backends.stages"],
     ["gpumlp.backends.operations"],
     ["gpumlp.backends.numpy", "gpumlp.backends.cuda"],
     ["gpumlp.backends.cpu"],

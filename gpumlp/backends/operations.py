@@ -25,14 +25,13 @@ from gpumlp.backends import declaration
 from gpumlp.backends.columns import Columns
 from gpumlp.backends.declaration import Call, Facts, operation
 from gpumlp.backends.feed import Feed
-from gpumlp.backends.lookup import Lookup
 from gpumlp.backends.sharing import Sharing
 from gpumlp.backends.stages import Stages
 from gpumlp.functions import Activation, Loss, Optimizer, Regularizer
 from gpumlp.io.types import Array
 
 
-class Backend(Facts, Columns, Lookup, Sharing, Stages, Protocol):
+class Backend(Facts, Columns, Sharing, Stages, Protocol):
     """One backend, with defaults for the host.  Operations are in the order of the algorithms."""
 
     def asarray(

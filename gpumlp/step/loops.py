@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from gpumlp import backprop
-from gpumlp.backends.lookup import parts
+from gpumlp.backends.stages import parts
 from gpumlp.functions.activations import identity
 from gpumlp.functions.blocks import Block
 from gpumlp.functions.stages import ColumnStage, Stage

@@ -11,7 +11,6 @@ from gpumlp.backends import operations
 from gpumlp.backends.columns import Columns
 from gpumlp.backends.cuda.backend import CudaBackend
 from gpumlp.backends.declaration import Facts
-from gpumlp.backends.lookup import Lookup
 from gpumlp.backends.numpy.backend import NumpyBackend
 from gpumlp.backends.sharing import Sharing
 from gpumlp.backends.stages import Stages
@@ -21,7 +20,7 @@ from gpumlp.step.chunked import UNSCALED
 
 OPERATIONS = {
     name: operation
-    for part in (Facts, Columns, Lookup, Sharing, Stages, operations.Backend)
+    for part in (Facts, Columns, Sharing, Stages, operations.Backend)
     for name, operation in vars(part).items()
     if inspect.isfunction(operation) and not name.startswith("_")
 }

@@ -11,7 +11,6 @@ import pytest
 import gpumlp
 from gpumlp.backends.columns import Columns
 from gpumlp.backends.declaration import OPERATIONS
-from gpumlp.backends.lookup import Lookup
 from gpumlp.backends.numpy.backend import NumpyBackend
 from gpumlp.backends.operations import Backend
 from gpumlp.backends.sharing import Sharing
@@ -98,7 +97,7 @@ def test_every_operation_of_the_algorithms_is_declared() -> None:
         "__copy__", "__deepcopy__", "asarray", "adopt", "to_host", "empty", "full",
         "pre_activation", "feed", "compile", "synchronize",
     }  # fmt: skip
-    parts = (Backend, Columns, Lookup, Sharing, Stages)
+    parts = (Backend, Columns, Sharing, Stages)
     declared = {name: each for part in parts for name, each in vars(part).items()}
     methods = {name for name, each in declared.items() if callable(each)}
     assert methods - others - {"__init__", "__subclasshook__"} == set(OPERATIONS)

@@ -14,7 +14,6 @@ from gpumlp.backends import cuda
 from gpumlp.backends.cuda.feed import DeviceFeed, transfer_dtype
 from gpumlp.backends.cuda.joining import CudaJoining, shared
 from gpumlp.backends.cuda.kernels import ONE_BLOCK, Kernels, i32, i64
-from gpumlp.backends.cuda.lookup import CudaLookup
 from gpumlp.backends.cuda.plans import COMPUTE_TYPE
 from gpumlp.backends.cuda.protocol import Device
 from gpumlp.backends.cuda.sharing import CudaSharing
@@ -26,7 +25,7 @@ from gpumlp.backends.operations import Backend
 from gpumlp.io.types import Array
 
 
-class CudaBackend(CudaJoining, CudaLookup, CudaSharing, CudaStages, CudaTheta, Backend):
+class CudaBackend(CudaJoining, CudaSharing, CudaStages, CudaTheta, Backend):
     """The operations of `gpumlp.backends.operations` on a GPU.
 
     A pickle becomes a backend of the GPU where it is loaded.

@@ -11,7 +11,6 @@ import numpy.typing as npt
 from gpumlp.backends.feed import HostFeed
 from gpumlp.backends.numpy.blas import numpy_blas
 from gpumlp.backends.numpy.columns import NumpyColumns
-from gpumlp.backends.numpy.lookup import NumpyLookup
 from gpumlp.backends.numpy.members import one_by_one, one_by_one_if_large, product, transposed
 from gpumlp.backends.numpy.sharing import NumpySharing
 from gpumlp.backends.numpy.stages import NumpyStages
@@ -25,7 +24,7 @@ from gpumlp.io.types import HostArray as Array
 ALIGNMENT = 256  # bytes
 
 
-class NumpyBackend(NumpyColumns, NumpyLookup, NumpySharing, NumpyStages, NumpyTheta, Backend):
+class NumpyBackend(NumpyColumns, NumpySharing, NumpyStages, NumpyTheta, Backend):
     """The operations of `gpumlp.backends.operations` in NumPy.  A pickle holds the precision."""
 
     name = "numpy"

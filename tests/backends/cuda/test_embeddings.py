@@ -11,8 +11,8 @@ import gpumlp
 from gpumlp import MLP, Trainer
 from gpumlp.backends.cuda.backend import CudaBackend
 from gpumlp.backends.cuda.plans import Gemm
-from gpumlp.backends.lookup import parts
 from gpumlp.backends.numpy.backend import NumpyBackend
+from gpumlp.backends.stages import parts
 from tests.support.cuda_networks import (
     NEAR,
     assert_gradients_near,

@@ -14,7 +14,7 @@ import gpumlp
 from gpumlp.backends import get_backend
 from gpumlp.backends.cpu import backend as cpu_backend
 from gpumlp.backends.cpu.code import Code
-from gpumlp.backends.lookup import parts
+from gpumlp.backends.stages import parts
 from tests.support.compiled import needs_library
 from tests.support.embeddings import examples, network, with_places
 
