@@ -42,11 +42,6 @@ class Buffer:
         return prod(self.shape)
 
     @property
-    def ndim(self) -> int:
-        """The number of dimensions."""
-        return len(self.shape)
-
-    @property
     def itemsize(self) -> int:
         """The bytes of an entry."""
         return self.dtype.itemsize
