@@ -27,6 +27,16 @@ def network():
 
 
 @pytest.mark.parametrize("duplicate", COPIES)
+def test_copied_parameters_have_views_of_their_own(duplicate):
+    theta = network().theta
+    copied = duplicate(theta)
+    copied.W[1][...] = 0
+    assert copied.flat.any()
+    assert not copied.flat[: copied.W[1].size].any()
+    assert theta.W[1].all()
+
+
+@pytest.mark.parametrize("duplicate", COPIES)
 def test_a_copied_network_has_its_own_theta(duplicate):
     net, (x, y) = network(), problem()
     copied = duplicate(net)

@@ -12,7 +12,7 @@ from gpumlp import ACTIVATIONS, MLP
 from gpumlp.io.threads import Threads
 from gpumlp.loader.examples import Examples
 from gpumlp.parameters import Parameters
-from gpumlp.step.chunked import Chunked
+from gpumlp.step.chunked import KEPT, Chunked
 from tests.support import networks, reference
 from tests.support.networks import parts
 
@@ -116,6 +116,16 @@ def test_chunks_equal_one_pass(f, rng, monkeypatch):
         np.testing.assert_allclose(a, b, rtol=1e-13, atol=1e-16)
     for rows in (1, 4, 5, 6, 23):  # after other sizes
         np.testing.assert_allclose(net.forward(x[:rows]), whole[0][:rows], rtol=1e-13, atol=1e-16)
+
+
+def test_few_programs_are_kept_of_batches_of_many_sizes(rng):
+    net = networks.network("tanh", "squared_error", 3)
+    x, _, _ = networks.batch("squared_error", rng, m=3 * KEPT)
+    whole = net.predict(x)
+    for m in range(1, len(x)):
+        np.testing.assert_allclose(net.predict(x[:m]), whole[:m], rtol=1e-13, atol=1e-16)
+    (kept,) = net._forward._idle.values()
+    assert 1 < len(kept._compiled) <= KEPT
 
 
 def test_cost_and_prediction_equal_cost_and_predict(rng):

@@ -294,3 +294,11 @@ def test_words_without_embed_are_refused_with_what_to_do(of):
         "a vector for each word, embed=16,",
     )  # fmt: skip
     MLPClassifier(max_iter=2, embed=16, tol=1.0).fit(frame, y)
+
+
+def test_words_of_several_types() -> None:
+    X = np.empty((M, 2), object)
+    X[:, 0], X[:, 1] = A[:, 0], [["b", 7, "a", 3.5][i % 4] for i in range(M)]
+    e = MLPRegressor(**FIT, embed={1: 2}).fit(X, Y)
+    assert list(e.categories_[1]) == [3.5, 7, "a", "b"]
+    np.testing.assert_allclose(e.predict(X[:4]), e.predict(X)[:4], rtol=1e-12)

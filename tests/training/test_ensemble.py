@@ -62,6 +62,7 @@ def assert_same(ours: EnsembleTrainer, i: int, single: Trainer) -> None:
         if name != "seconds":
             assert got[name] == want[name], (i, name)
     assert (got.stopped, got.best_epoch) == (want.stopped, want.best_epoch)
+    assert ours.histories.best_epochs[i] == want.best_epoch
 
 
 @pytest.mark.parametrize("precision", ["float32", "float64"])
@@ -140,6 +141,7 @@ def test_a_member_that_diverges_harms_no_other(backend: str, threads: int) -> No
     assert histories.stopped == ["finished", "diverged", "finished", "finished"]
     assert list(histories.diverged) == [1] == list(ensemble.diverged)
     assert "epoch 1 of 4" in histories.diverged[1]
+    assert repr(histories) == "Histories(4 members: 3 finished, 1 diverged)"
     for i in (0, 2, 3):
         rate = [0.1, 0, 0.2, 0.3][i]
         single = Trainer(alone(ensemble[i]), "sgd", lr=rate, batch_size=20, seed=SEEDS[i])

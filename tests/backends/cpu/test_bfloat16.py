@@ -237,6 +237,21 @@ def test_own_entry_without_a_cuda_expression() -> None:
     np.testing.assert_allclose(got.history["cost"], want.history["cost"], rtol=2e-3)
 
 
+def test_own_optimizer_without_a_cuda_rule() -> None:
+    """Steps read the weights that it has moved, rounded."""
+
+    def rule(theta: Any, g: Any, lr: float) -> None:
+        theta -= lr * g
+
+    thetas = []
+    for optimizer in (gpumlp.Optimizer("own", rule=rule), "sgd"):
+        net = gpumlp.MLP([7, 9, 3], backend="cpu", precision="bfloat16")
+        trainer = gpumlp.Trainer(net, optimizer, lr=0.1, batch_size=16, fold=False)
+        trainer.fit(X, Y, 2, progress=False)
+        thetas.append(net.theta.flat)
+    np.testing.assert_allclose(*thetas, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("backend", ["cpu", "auto"])
 def test_other_processors_raise(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_gpu() -> None:
