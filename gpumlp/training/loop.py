@@ -24,6 +24,7 @@ from gpumlp.training.events import Callback
 from gpumlp.training.history import History
 from gpumlp.training.metrics import Evaluation, columns, row_of
 from gpumlp.training.pace import Pace, follows_steps, watched
+from gpumlp.training.rates import Rates
 from gpumlp.training.stepping import Stepping
 
 OTHER = "pass another metric, or monitor another column"
@@ -38,7 +39,7 @@ class Fit:
         epoch, step: the completed epochs of this fit, and the completed steps of the current epoch.
         J: (steps,) L of those steps, from a checkpoint; else zeros.
         spent: the seconds that the epoch had taken when the checkpoint was written; else 0.
-        lr_factor: that of the steps of this epoch; a hook may have set another for the next ones.
+        rates: those of the steps of this epoch; a hook may have set others for the next ones.
         total: the steps of the whole fit, which the schedule spans.
         checkpoint, save: the file of the fit, if it has one, and the function that writes it.
     """
@@ -55,7 +56,7 @@ class Fit:
         self.save: Callable[[Fit, Checkpoint], None]
         self.epoch = self.step = 0
         self.spent = self._started = 0.0
-        self.lr_factor = 1.0
+        self.rates = Rates.of(trainer)
         self.J = np.zeros(batches.order.steps)
         self.total = epochs * batches.order.steps
         self._lrs: list[float] = []  # the learning rates of the epoch's steps
@@ -187,8 +188,8 @@ class Fit:
         first = self.epoch * self.batches.order.steps
         steps = range(first, first + self.batches.order.steps)
         if self.step == 0:
-            self.lr_factor = trainer.lr_factor
-        self._lrs = trainer.learning_rates(steps, self.total, self.lr_factor)
+            self.rates = Rates.of(trainer)
+        self._lrs = self.rates.of_steps(steps, self.total)
         table = trainer.controls(self._lrs, first=trainer.steps - self.step + 1)
         self.batches.start(trainer.epochs, table, self.J, self.step)
 

@@ -14,6 +14,7 @@ from gpumlp.training import together
 from gpumlp.training.checkpoint import Checkpoint
 from gpumlp.training.history import History
 from gpumlp.training.loop import Fit
+from gpumlp.training.rates import Rates
 
 
 def opened(
@@ -60,8 +61,8 @@ def save(run: Fit, checkpoint: Checkpoint) -> None:
         "seconds": run.seconds() if run.step else 0.0,
         "steps_ever": trainer.steps, "epochs_ever": trainer.epochs,
         "scaling": backend.to_host(trainer.scaling).tolist(),
-        "lr_factor": trainer.lr_factor, "last_lr": trainer.last_lr,
-        "epoch_lr_factor": run.lr_factor,
+        "last_lr": trainer.last_lr,
+        **Rates.of(trainer).position(), **run.rates.position("epoch_"),
     }  # fmt: skip
     together.on_first(trainer.shards.world, lambda: checkpoint.save(
         tensors, position=position, history=run.history.to_dict(),
@@ -90,6 +91,8 @@ def resume(run: Fit, checkpoint: Checkpoint) -> None:
     views = files.views(trainer, slots, best)
     squares = tuple(f"optimizer.{slot}." for slot in trainer.optimizer.squares())
     checkpoint.check(tensors, views, squares)
+    rates = Rates.of(trainer).read(position, checkpoint.path)
+    run.rates = rates.read(position, checkpoint.path, "epoch_")
     together.on_first(world, lambda: files.restore_callbacks(
         run.callbacks, state["callbacks"], checkpoint.path
     ))  # fmt: skip
@@ -103,8 +106,8 @@ def resume(run: Fit, checkpoint: Checkpoint) -> None:
     run.J[: run.step] = position["J"]
     backend.asarray(np.array(position["scaling"]), dtype=np.float64, out=trainer.scaling)
     trainer.steps, trainer.epochs = position["steps_ever"], position["epochs_ever"]
-    trainer.lr_factor, trainer.last_lr = position["lr_factor"], position["last_lr"]
-    run.lr_factor = position.get("epoch_lr_factor", trainer.lr_factor)
+    trainer.last_lr = position["last_lr"]
+    trainer.lr, trainer.lr_factor, trainer.schedule = rates
     run.history = History.from_dict(state["history"])
     if watch is not None:
         watch.set_state(numbers)

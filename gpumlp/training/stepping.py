@@ -16,7 +16,6 @@ from gpumlp.errors import OutOfMemoryError, is_one_of
 from gpumlp.functions import OPTIMIZERS, Optimizer, Regularizer, Schedule
 from gpumlp.functions.embeddings import described
 from gpumlp.functions.entry import lookup
-from gpumlp.functions.schedules import constant
 from gpumlp.functions.trials import tried
 from gpumlp.io.types import Array, HostArray
 from gpumlp.loader.batches import Batches
@@ -187,13 +186,6 @@ class Stepping(arguments.Arguments):
             data.weights is not None, self.batch_size, self.at_a_time,
             1 + len(self.optimizer.control(self.lr, 1)), self.shards, members,
         )  # fmt: skip
-
-    def learning_rates(self, steps: range, total: int, factor: float) -> list[float]:
-        """Those of some steps (from 0) of a fit of `total` steps."""
-        schedule, base = self.schedule, self.lr
-        if schedule is constant:
-            return [factor * base] * len(steps)
-        return [factor * schedule.lr(base, t, total) for t in steps]
 
     def controls(self, lrs: Sequence[float], first: int) -> HostArray:
         """The table of `Batches.start` for the steps first, first + 1, … (from 1), float64.

@@ -97,7 +97,8 @@ class Trainer(Stepping):
             callback may set it after an epoch; it is valid from the next epoch to the fit's end.
         last_lr: the learning rate of the last step, 0 before the first.
         lr, batch_size, schedule, seed, shuffle: as given; you may assign others between two fits.
-            The other arguments cannot change.
+            A callback may assign lr and schedule, from the next epoch on.  The other arguments
+            cannot change.
 
     Raises:
         ValueError, TypeError: an argument is not as described.

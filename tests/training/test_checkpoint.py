@@ -84,20 +84,46 @@ def test_run_that_dies_several_times_resumes_bit_for_bit(path, whole):
     assert outcome(run(path, resume=True)) == whole
 
 
-@pytest.mark.parametrize("step", [STEPS + 2, STEPS + 4, 2 * STEPS + 1])
-def test_a_learning_rate_that_a_step_lowers_is_that_of_the_next_epoch(path, step):
-    """Also if the run is resumed before that epoch."""
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("lr_factor", 0.1), ("lr", 0.0123), ("schedule", gpumlp.SCHEDULES["step"].set(gamma=0.5))],
+)
+@pytest.mark.parametrize("step", [STEPS + 2, STEPS + 4, 2 * STEPS + 1, 3 * STEPS + 1])
+def test_what_a_step_assigns_to_the_learning_rate_is_that_of_the_next_epoch(
+    path, step, name, value
+):
+    """Also if the run is resumed before that epoch, or after it."""
 
-    class Lowers(gpumlp.Callback):
+    class Assigns(gpumlp.Callback):
         def on_step_end(self, trainer):
             if trainer.steps == STEPS + 2:
-                trainer.lr_factor = 0.1
+                setattr(trainer, name, value)
 
     with pytest.raises(Die):
-        run(path, checkpoint_every=1, callbacks=[Lowers(), DieAt(step + 1)])
-    resumed = run(path, resume=True, callbacks=[Lowers()])
-    assert outcome(resumed) == outcome(run(callbacks=[Lowers()]))
-    assert resumed.lr_factor == 0.1
+        run(path, checkpoint_every=1, callbacks=[Assigns(), DieAt(step + 1)])
+    resumed = run(path, resume=True, callbacks=[Assigns()])
+    assert outcome(resumed) == outcome(run(callbacks=[Assigns()])) != outcome(run())
+    assert getattr(resumed, name) == value
+
+
+def test_an_own_schedule_that_a_callback_assigned_is_refused_unless_the_trainer_has_it(path):
+    """It cannot be made from the file."""
+    own = gpumlp.Schedule("own", factor=lambda t, steps: 0.5)
+
+    class Assigns(gpumlp.Callback):
+        def on_epoch_end(self, trainer, row):
+            trainer.schedule = own if trainer.epochs == 1 else "constant"
+
+    with pytest.raises(Die):
+        run(path, callbacks=[Assigns(), DieAt(STEPS + 2)])
+    with pytest.raises(gpumlp.CheckpointError, match=r"position.schedule must be the trainer's"):
+        run(path, resume=True, callbacks=[Assigns()])
+    path.unlink()
+    kept = {"trainer": {"schedule": own}}
+    with pytest.raises(Die):
+        run(path, callbacks=[Assigns(), DieAt(STEPS + 2)], **kept)
+    resumed = run(path, resume=True, callbacks=[Assigns()], **kept)
+    assert outcome(resumed) == outcome(run(callbacks=[Assigns()], **kept))
 
 
 @pytest.mark.parametrize("step", [1, 2 * STEPS, 2 * STEPS + 5])

@@ -135,6 +135,8 @@ WRONG = [MISSING, None, True, -1, 10**30, 0.5, math.nan, "x", [], [None], ["x"],
 ALLOWED = {  # fields that may have some of these values
     "position.seconds": [0.5], "position.lr_factor": [0.5], "position.last_lr": [0.5],
     "position.epoch_lr_factor": [MISSING, 0.5],
+    "position.lr": [MISSING, 0.5], "position.epoch_lr": [MISSING, 0.5],
+    "position.schedule": [MISSING], "position.epoch_schedule": [MISSING],
     "history.best_epoch": [None], "callbacks": [{}], "callbacks.ReduceOnPlateau": [MISSING],
     "callbacks.ReduceOnPlateau.best": [None, -1, 10**30, 0.5],
     "callbacks.ReduceOnPlateau.waited": [10**30], "callbacks.ReduceOnPlateau.cooling": [10**30],
