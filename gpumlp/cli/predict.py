@@ -5,15 +5,13 @@ Evaluate also gets the parts of its data here.
 
 from __future__ import annotations
 
-import io
 import math
-import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import Any
 
 import numpy as np
 import typer
@@ -23,18 +21,13 @@ from gpumlp.cli import options as shared
 from gpumlp.cli import output, streams
 from gpumlp.cli.models import Model, load_model, members
 from gpumlp.cli.options import option, switch
+from gpumlp.cli.predictions import DIGITS, FORMATS, Classes, Parts, columns, write, write_lines
 from gpumlp.data import Dataset, Preparation
 from gpumlp.data.columns import FEWEST_ROWS
 from gpumlp.data.dataset import listed
 from gpumlp.data.names import quoted
-from gpumlp.data.numbers import NULLS
 from gpumlp.ensemble import Ensemble
 from gpumlp.io.types import HostArray
-from gpumlp.storage import replacing
-
-Classes = tuple[str, ...] | None
-Parts = Iterable[HostArray]
-DIGITS = 9  # of float32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +94,7 @@ def predict(options: PredictOptions) -> None:
                 raise ValueError(
                     f"the class {name!r} cannot be written in {encoding}; use --out FILE"
                 )
-        _write_lines(sys.stdout, predictions(), names, classes, _digits(preparation))
+        write_lines(sys.stdout, predictions(), names, classes, _digits(preparation))
 
 
 def _digits(preparation: Preparation) -> int:
@@ -197,25 +190,6 @@ def _check_range(x: HostArray, preparation: Preparation, net: Model, start: int)
         )
 
 
-def write(
-    out: Path, parts: Parts, names: list[str], classes: Classes, digits: int = DIGITS
-) -> None:
-    """Write parts of probabilities (m, classes) or values (m, k), whole or not at all.
-
-    digits: so many of each number are in a .csv file.
-    """
-    with replacing(out) as file:
-        FORMATS[out.suffix.lower()](file, parts, names, classes, digits)
-
-
-def columns(classes: Classes, k: int, std: bool) -> list[str]:
-    """The names of the columns of a table of predictions of classes, or of k values."""
-    if classes:
-        return ["prediction", *(f"probability_{name}" for name in classes)]
-    kinds = ("prediction", "std") if std else ("prediction",)
-    return [kind if k == 1 else f"{kind}_{j}" for kind in kinds for j in range(k)]
-
-
 def _print_json(parts: Parts, classes: Classes, std: bool) -> None:
     for row in chain.from_iterable(p.tolist() for p in parts):
         if classes:
@@ -226,69 +200,3 @@ def _print_json(parts: Parts, classes: Classes, std: bool) -> None:
         k = len(row) // (1 + std)
         values = {"prediction": row[:k], **({"std": row[k:]} if std else {})}
         output.print_json({name: each[0] if k == 1 else each for name, each in values.items()})
-
-
-def _write_csv(
-    file: BinaryIO, parts: Parts, names: list[str], classes: Classes, digits: int
-) -> None:
-    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
-    _write_lines(text, parts, names, classes, digits)
-    text.detach()
-
-
-def _write_lines(
-    text: TextIO, parts: Parts, names: list[str], classes: Classes, digits: int
-) -> None:
-    fields, shown = [*map(_field, classes or ())], f"{{:.{digits}g}}".format
-    for i, p in enumerate(parts):
-        if i == 0:  # after what the first part may raise
-            text.write(",".join(map(_field, names)) + "\n")
-        columns = [[fields[j] for j in p.argmax(axis=1).tolist()]] if classes else []
-        for column in p.T.tolist():
-            # all digits of a probability near 1, so that the order of the rows shows
-            columns.append([repr(v) if classes and 0.99 < v < 1 else shown(v) for v in column])
-        text.writelines(f"{','.join(row)}\n" for row in zip(*columns, strict=True))
-
-
-def _field(text: str) -> str:
-    """A text in a .csv file, in quotation marks where it is needed: NA would be a missing value."""
-    needed = text in NULLS or re.search('[",\r\n]', text)
-    return '"{}"'.format(text.replace('"', '""')) if needed else text
-
-
-def _write_parquet(
-    file: BinaryIO, parts: Parts, names: list[str], classes: Classes, _digits: int
-) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet
-
-    kinds = [pa.string() if classes and i == 0 else pa.float64() for i in range(len(names))]
-    schema = pa.schema(list(zip(names, kinds, strict=True)))
-    with pyarrow.parquet.ParquetWriter(file, schema) as writer:
-        for p in parts:
-            arrays = [pa.array(column) for column in p.T.copy()]
-            if classes:
-                arrays.insert(0, pa.array(classes, pa.string()).take(pa.array(p.argmax(axis=1))))
-            table = pa.table(arrays, schema)
-            writer.write_table(table)
-            del p, arrays, table  # before the next part is computed
-
-
-def _write_npy(
-    file: BinaryIO, parts: Parts, names: list[str], classes: Classes, _digits: int
-) -> None:
-    def write_header(*shape: int) -> None:
-        header = {"descr": "<f8", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
-
-    rows, width = 0, len(names) - bool(classes)  # no labels
-    write_header(0, width)  # it reserves space for the number of rows
-    for p in parts:
-        file.write(np.ascontiguousarray(p, "<f8").data)
-        rows += len(p)
-        del p  # before the next part is computed
-    file.seek(0)
-    write_header(rows, width)
-
-
-FORMATS = {".csv": _write_csv, ".parquet": _write_parquet, ".npy": _write_npy}

@@ -1,5 +1,6 @@
 """What `gpumlp predict` and `gpumlp evaluate` refuse, and the digits of what they write."""
 
+import io
 import json
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 pytest.importorskip("typer")
 
 import gpumlp
+from gpumlp.cli.predictions import write_lines
 from gpumlp.data import Preparation
 from tests.support.cli_cases import refused, rows_of, run
 
@@ -129,3 +131,21 @@ def test_labels_are_quoted_where_they_would_be_read_otherwise(out, tmp_path):
         'prediction,probability_NA,"probability_a,""b""","probability_c\rd"\n"NA",'
     )
     assert '\n"a,""b""",' in text
+
+
+@pytest.mark.parametrize("k", [1, 2, 5, 2500])
+@pytest.mark.parametrize("labelled", [True, False])
+def test_lines_are_those_of_each_number_alone(k, labelled):
+    """For any number of rows and columns, and labels that are formats of numbers."""
+    rng = np.random.default_rng(k)
+    p = rng.dirichlet(np.full(k, 0.1), 4000 if k < 9 else 3)
+    p[::2] = np.roll(p[::2], 1, axis=0) * 10.0 ** rng.integers(-300, 1, len(p[::2]))[:, None]
+    classes = tuple(f"%s{j}%" for j in range(k)) if labelled else None
+    text = io.StringIO()
+    write_lines(text, iter([p[:1], p[1:]]), [f"c{j}" for j in range(k + labelled)], classes, 9)
+    header, *lines = text.getvalue().splitlines()
+    assert header.count(",") == k - 1 + labelled
+    for line, row in zip(lines, p.tolist(), strict=True):
+        label = [f"%s{np.argmax(row)}%"] * labelled
+        shown = [repr(v) if labelled and 0.99 < v < 1 else f"{v:.9g}" for v in row]
+        assert line == ",".join([*label, *shown])

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 import gpumlp
 from gpumlp import storage
-from gpumlp.cli import predict
+from gpumlp.cli import predictions
 from gpumlp.data import load
 from tests.support.cli_cases import LABELS, NAMES, SMALL, X, rows_of, run, write_flowers
 
@@ -229,7 +229,7 @@ def test_writing_needs_memory_for_one_chunk(tmp_path, kind):
         tracemalloc.start()
         try:
             parts = (rng.random((4000, 2)) for _ in range(count))
-            predict.write(tmp_path / f"p.{kind}", parts, ["prediction", "a", "b"], ("a", "b"))
+            predictions.write(tmp_path / f"p.{kind}", parts, ["prediction", "a", "b"], ("a", "b"))
             peaks.append(tracemalloc.get_traced_memory()[1])
         finally:
             tracemalloc.stop()
