@@ -21,7 +21,7 @@ from gpumlp.training.callbacks import Watch
 from gpumlp.training.events import Callback
 from gpumlp.training.history import History
 from gpumlp.training.loop import Fit
-from gpumlp.training.metrics import Evaluation, columns, evaluations
+from gpumlp.training.metrics import Evaluation, columns, evaluations, measures
 from gpumlp.training.stepping import Stepping
 
 
@@ -84,6 +84,7 @@ def opened(
         )
     net, epochs = trainer.net, checks.positive_int(epochs, "epochs")
     parts, world = (examples, validated), trainer.shards.world
+    together.doing(trainer, "start of a fit")
     measured, watch = rules(net, *parts, early_stopping, metric, train_metric, world)
     run = Fit(trainer, batches, epochs, watch, measured)
     running[id(trainer)] = get_ident()
@@ -91,7 +92,6 @@ def opened(
         display = hooks.progress_display(progress, run.total, lambda: run.done)
         run.callbacks = [*hooks.checked(callbacks), *display]
         if world.size > 1:
-            together.doing(trainer, "start of a fit")
             facts = together.facts_of(trainer, examples, validated)
             facts |= {"epochs": epochs, "columns": list(run.history)}
             together.check_alike(world, facts | {"early_stopping": str(early_stopping)})
@@ -116,8 +116,15 @@ def rules(
     train_metric: bool, world: World = ALONE,
 ) -> tuple[dict[str, Evaluation], Watch | None]:  # fmt: skip
     """What is evaluated after each epoch, by the prefix of its columns; and early stopping."""
+    names = together.on_first(world, lambda: [*measures(net.loss, metric)])
+    if world.rank > 0:  # rank 0 computes its own
+        metric = dict.fromkeys(names, "auto") or None
     measured = evaluations(net, examples, validated, metric, train_metric, world)
-    for evaluation in measured.values():
-        evaluation.validate()
+
+    def validate() -> None:
+        for evaluation in measured.values():
+            evaluation.validate()
+
+    together.on_first(world, validate)
     rule = hooks.stopping_rule(early_stopping, columns(measured))
     return measured, None if rule is None else Watch(rule, net)

@@ -184,6 +184,7 @@ def test_what_rank_0_does_alone_has_the_same_effect_on_all(tmp_path: Path) -> No
     assert found[1] == found[0]
     assert found[0]["on_epoch_end raises"] == "KeyError 'a key'"
     assert found[0]["no folder"].startswith("FileNotFoundError cannot write absent/file: ")
+    assert found[0]["unknown metric"].startswith("ValueError unknown metric 'no scorer'; ")
 
 
 # ---- one process ---------------------------------------------------------------------------------

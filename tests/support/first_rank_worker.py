@@ -88,7 +88,7 @@ def fitted(epochs=3, settings=None, **arguments):
     trainer = gpumlp.Trainer(net, **kept | (settings or {}))
     try:
         return digest(trainer, trainer.fit(X, Y, epochs, **arguments))
-    except (KeyError, OSError) as error:
+    except (KeyError, OSError, ValueError) as error:
         return f"{type(error).__name__} {error}".replace("on rank 0: ", "")
 
 
@@ -125,10 +125,15 @@ def cases(folder):
     found["decisions"] = fitted(5, callbacks=[Decides()])
     found["settings"] = twice()
     found["resumed"] = resumed(folder / "resumed")
-    found["metric"] = fitted(
-        6, validation=VALIDATION, metric=noise, train_metric=True,
-        early_stopping=EarlyStopping(1, monitor="val_metric"),
+    for name, others in (("same", noise), ("none", None), ("unknown", "no scorer")):
+        found[f"metric, {name} on others"] = fitted(
+            6, validation=VALIDATION, metric=on_first_only(noise, others), train_metric=True,
+            early_stopping=EarlyStopping(1, monitor="val_metric"),
+        )  # fmt: skip
+    found["two metrics"] = fitted(
+        2, validation=VALIDATION, metric=on_first_only({"a": noise, "b": "auto"}, "auto"),
     )  # fmt: skip
+    found["unknown metric"] = fitted(metric=on_first_only("no scorer", "auto"))
     found["no folder"] = fitted(checkpoint=on_first_only("absent/file"))
     return found
 
