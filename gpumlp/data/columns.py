@@ -84,7 +84,8 @@ class Column:
         kind = column.type
         text = pa.types.is_dictionary(kind) or is_text(kind)
         words = not pa.types.is_nested(kind) and (self.declared or (text and self.format is None))
-        if words or text or (is_numeric(kind) and self.format in WHOLE):
+        dates = self._date and is_numeric(kind) and self._are_dates(column)
+        if words or text or dates or (is_numeric(kind) and self.format in WHOLE):
             coded = words and pa.types.is_dictionary(kind)
             self._coded |= coded
             self.declared |= coded and not is_text(kind.value_type)
@@ -106,6 +107,12 @@ class Column:
         self.total += len(out)
         self.missing += int(np.isnan(out).sum())
         return out
+
+    def _are_dates(self, column: Any) -> bool:
+        """Whether most numbers of an Arrow column are dates such as 20240131."""
+        found = WholeNumbers()
+        found.watch(np.asarray(column.cast("float64", safe=False)))
+        return isinstance(found.format(self._order), DateFormat)
 
     @property
     def huge(self) -> bool:
@@ -208,12 +215,11 @@ class Column:
         self.bare |= self._percent and column.null_count < len(column)
         kind, t = column.type, pa.types
         self._huge |= exceeds(column, LARGEST_INT)
-        whole = t.is_integer(kind) or (t.is_decimal(kind) and kind.scale == 0)
         out: HostArray = column.cast(pa.float64(), safe=False).to_numpy()
         self._truths |= t.is_boolean(kind)
         self._more = self._more or bool(((out != 0) & (out != 1) & (out == out)).any())
         self.large |= self._truths and self._more  # true beside 5 is a word
-        self._watch(out, whole)
+        self._watch(out, t.is_integer(kind) or (t.is_decimal(kind) and kind.scale == 0))
         return out
 
     def _watch(self, out: HostArray, whole: bool) -> None:
@@ -239,6 +245,7 @@ class Column:
         if self._date and (form == PLAIN or all(form.value(plain(word)) is None for word in words)):
             # the file that the model learned from had no texts, or others
             date = usual_date_format(dict.fromkeys(words, 1), self._order)
+            date = date or WholeNumbers(words).format(self._order)
             form = date if isinstance(date, DateFormat) else ISO if form == PLAIN else form
         elif isinstance(form, NumberFormat) and form.decimal == "." and self._date is not None:
             # new data that was corrected since has plain numbers, as .parquet files may have

@@ -26,7 +26,7 @@ DROP = "leave them out, --drop {option}"
 CATEGORICAL = "categories, --categorical {option}"
 PROBLEMS = {  # for each kind of `Problem`, and for one more: what columns have, its correction
     "dates": ("hold dates or times where the model takes numbers", "correct them"),
-    "numbers": ("hold numbers where the model takes dates", "correct them"),
+    "numbers": ("hold numbers where the model takes dates", "write them as 2024-12-31"),
     "zones": (
         "hold times with and without a time zone",
         "write all of them with one, as 2024-12-31 15:30:00+01:00, or all without",

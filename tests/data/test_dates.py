@@ -97,7 +97,10 @@ def test_a_model_reads_dates_from_other_kinds_of_files(tmp_path: Any) -> None:
     frame.assign(d=np.nan).to_parquet(tmp_path / "gone.parquet")
     assert np.isnan(data.load_inputs(tmp_path / "gone.parquet", known)[:, 3]).all()
     write_csv(csv, table(d=X[:, 0]))
-    with pytest.raises(ValueError, match="hold numbers where the model takes dates: d"):
+    with pytest.raises(ValueError, match="hold numbers where the model takes dates: d: write them"):
+        data.load_inputs(csv, known)
+    write_csv(csv, table(d=DAYS))
+    with pytest.raises(ValueError, match="hold numbers where the model takes dates: d: write them"):
         data.load_inputs(csv, known)
     for text in ("soon", "03/04/2020"):  # which of both is the month?
         write_csv(csv, table(d=[text] * 60))
@@ -117,7 +120,8 @@ def test_dates_as_whole_numbers(tmp_path: Any) -> None:
     frame.assign(d=ONLY_DATES).to_parquet(tmp_path / "dates.parquet")
     frame.assign(d=ONLY_DATES.astype(str)).to_parquet(tmp_path / "texts.parquet")
     frame.assign(d=numbers.astype(str)).to_parquet(tmp_path / "figures.parquet")
-    for learn in ("t.csv", "t.parquet", "gap.csv", "gap.parquet", "figures.parquet"):
+    learnt = ("t.csv", "t.parquet", "gap.csv", "gap.parquet", "figures.parquet")
+    for learn in (*learnt, "dates.parquet", "texts.parquet"):
         found = data.load(tmp_path / learn, "y")
         assert found.dates == ("d",)
         known = data.Preparation.of(found, x=True, y=False)
@@ -128,6 +132,7 @@ def test_dates_as_whole_numbers(tmp_path: Any) -> None:
             "gap.parquet",
             "dates.parquet",
             "texts.parquet",
+            "figures.parquet",
         ):
             days = data.load_inputs(tmp_path / new, known)[:, 3]
             np.testing.assert_array_equal(days[4:], DATES[4:])
