@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import reprlib
 import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -186,7 +187,7 @@ def _what_to_pass(a: Any, array: HostArray, name: str, hint: str) -> str:
         return f", since it is a {type(a).__name__}; {plain}{_how_to_collect(a, name)}"
     try:
         array.astype(np.float32)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         if array.dtype == object and all(isinstance(row, ROWS) for row in array.flat):
             if lengths := _lengths(array):
                 return f" ({lengths}); {plain}, rows of equal length"
@@ -194,6 +195,8 @@ def _what_to_pass(a: Any, array: HostArray, name: str, hint: str) -> str:
         if hasattr(a, "columns") and hasattr(a, "dtypes"):
             return _of_frame(a, name, numbers)
         value = next(filter(_is_no_number, array.flat))
+        if isinstance(value, int):
+            return f", with {reprlib.repr(value)}; pass numbers that float64 holds"
         return f", with {value.item() if hasattr(value, 'item') else value!r}; {numbers}"
     if not hasattr(a, "astype"):
         hint = hint.replace(f"{name}.astype('float32')", f"numpy.array({name}, 'float32')")
@@ -228,7 +231,7 @@ def _how_to_collect(a: Any, name: str) -> str:
 def _is_no_number(value: Any) -> bool:
     try:
         float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return True
     return False
 

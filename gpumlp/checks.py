@@ -224,7 +224,7 @@ def positive_int(value: Any, name: str, least: int = 1, most: int | None = None)
     if value < least:
         raise ValueError(f"{name} must be at least {least}, got {value}")
     if most is not None and value > most:
-        raise ValueError(f"{name} must be at most {most:,}, got {value}")
+        raise ValueError(f"{name} must be at most {most:,}, got {_short(value)}")
     return int(value)
 
 

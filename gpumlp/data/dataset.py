@@ -143,7 +143,7 @@ def split(
 
 def _validation_size(m: int, validation: float) -> int:
     """The number of validation examples among m examples."""
-    whole = validation >= 1 and float(validation).is_integer()
+    whole = validation >= 1 and validation % 1 == 0
     if not (0 <= validation < 1 or (whole and validation < m)):
         raise ValueError(
             f"validation must be a share in [0, 1) or a number of examples below {m}, "

@@ -161,7 +161,9 @@ class Data:
         backend, n_0, n = net.backend, net.widths[0], net.widths[-1]
         of_x = input_type(backend, net.embed)
         if isinstance(x, INTEGERS):
-            x = np.broadcast_to(np.zeros((), of_x), (checks.positive_int(x, f"x{suffix}"), n_0))
+            most = (1 << 59) // max(n_0, n)  # NumPy counts bytes in 63 bits
+            m = checks.positive_int(x, f"x{suffix}", most=most)
+            x = np.broadcast_to(np.zeros((), of_x), (m, n_0))
         x = checks.examples(backend, x, n_0, f"x{suffix}")
         if y is not None:
             y = checks.shaped_targets(backend, net.loss, y, len(x), n, f"y{suffix}")

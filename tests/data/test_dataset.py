@@ -13,7 +13,7 @@ pytest.importorskip("sklearn")
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gpumlp.data import load
+from gpumlp.data import load, split
 
 
 @pytest.fixture
@@ -185,3 +185,9 @@ class TestTask:
     def test_byte_strings_are_words(self, tmp_path):
         np.savez(tmp_path / "t.npz", x=X, y=COLOURS.astype("S"))
         assert load(tmp_path / "t.npz").classes == ("blue", "green", "red")
+
+
+def test_a_validation_part_beyond_any_number_raises():
+    for count in (10**400, float("inf"), 10.5):
+        with pytest.raises(ValueError, match="must be a share in .* examples below 1797"):
+            split(load("digits"), count)

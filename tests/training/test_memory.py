@@ -151,6 +151,10 @@ def test_numbers_of_examples_stand_for_arrays() -> None:
     trainer.batch_size = 64
     assert 1.9 < trainer.memory(M).step / arrays.step < 2.1
     refusal(ValueError, lambda: trainer.memory(0), "x must be at least 1, got 0")
+    for m in (1 << 62, 10**30, 10**400):
+        for call in (trainer.memory, trainer.explain):
+            refusal(ValueError, lambda m=m, call=call: call(m), "x must be at most ")
+        refusal(ValueError, lambda m=m: trainer.memory(9, validation=m), "x_val must be at most")
 
 
 def test_usable_data_needs_no_memory() -> None:
