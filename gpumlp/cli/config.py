@@ -133,7 +133,7 @@ def _as_on_command_line(kind: type, value: Any) -> Any:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
+    if path.is_dir() or not path.exists():  # it may be a pipe, <(command)
         raise USAGE_ERROR(f"--config: there is no file {path}")
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))

@@ -1,5 +1,6 @@
 """train --config: a key for each option, checked like the option; run.toml repeats a run."""
 
+import os
 import tomllib
 
 import numpy as np
@@ -164,6 +165,19 @@ def test_missing_file(tmp_path):
     for path in (tmp_path / "no.toml", tmp_path):
         error = run("train", "--config", path, code=2).stderr
         assert error == f"gpumlp: error: --config: there is no file {path}\n"
+
+
+def test_a_pipe_is_a_config_file(flowers, tmp_path):
+    """As bash makes one of <(command); it can be read once."""
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "w") as file:
+        file.write('target = "species"\nepochs = 1\nhidden = "3"\n')
+    pipe = f"/dev/fd/{reading}"
+    try:
+        run("train", flowers, "--config", pipe, "--backend", "numpy", "--out", tmp_path / "o")
+    finally:
+        os.close(reading)
+    assert tomllib.loads((tmp_path / "o" / "run.toml").read_text())["hidden"] == "3"
 
 
 RUN_OF_0_1_0 = """\
