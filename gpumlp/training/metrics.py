@@ -113,6 +113,8 @@ def _measure(loss: Loss, metric: Any) -> Measure:
         return usual_metric(loss)
     if isinstance(metric, str):
         return scorer(metric, loss)
+    if isinstance(metric, Scorer):
+        return metric
     if hasattr(metric, "_score_func"):  # scikit-learn's `make_scorer` made it
         return Scorer(str(metric), loss, metric)
     if not callable(metric):
