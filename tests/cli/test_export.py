@@ -10,6 +10,7 @@ pytest.importorskip("typer")
 
 import gpumlp
 from tests.support.cli_cases import SMALL, X, rows_of, run
+from tests.support.data_cases import write_csv
 
 
 def outputs(path, x):
@@ -127,3 +128,25 @@ def test_without_onnx(model, tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "onnx", None)
     error = run("export", model, tmp_path / "m.onnx", code=2).stderr
     assert error == 'gpumlp: error: to export: pip install "gpumlp[onnx]"\n'
+
+
+@pytest.mark.parametrize("zone", ["", "Z"])
+@pytest.mark.parametrize("words", [False, True])
+def test_times_are_days_in_the_graph(zone, words, tmp_path, rng):
+    """As `gpumlp predict` computes it from the texts, in UTC."""
+    times = np.datetime64("2020-01-01T00:30:00") + np.arange(90) * np.timedelta64(37, "h")
+    columns = {"seen": [f"{each}{zone}" for each in times], "a": rng.normal(size=90).round(3)}
+    columns |= {"town": rng.choice(["bonn", "ulm"], 90)} if words else {}
+    path = write_csv(tmp_path / "t.csv", {**columns, "y": (columns["a"] * 3).round(3)})
+    model = tmp_path / "o" / "model.safetensors"
+    run("train", path, "--target", "y", "--out", model.parent, *SMALL)
+    run("export", model, tmp_path / "m.onnx")
+    days = (times - np.datetime64("1970-01-01")) / np.timedelta64(1, "D")
+    inputs = {"x": np.stack([days, columns["a"]], axis=1)}
+    if words:
+        inputs = {"seen": days[:, None], "a": columns["a"][:, None]}
+        inputs["town"] = columns["town"].astype(object)[:, None]
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx", providers=["CPUExecutionProvider"])
+    [values] = session.run(["values"], inputs)
+    want = [float(row["prediction"]) for row in rows_of(run("predict", model, path).stdout)]
+    np.testing.assert_allclose(values[:, 0], want, rtol=1e-5, atol=1e-6)
