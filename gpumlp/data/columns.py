@@ -23,8 +23,8 @@ from gpumlp.data.dates import (
     days,
     usual_date_format,
 )
-from gpumlp.data.measures import Format, Problem, unclear_numbers
-from gpumlp.data.numbers import FEW, PLAIN, NumberFormat, are_codes, are_ranges, format_of
+from gpumlp.data.measures import Format, Problem, are_codes, unclear_numbers
+from gpumlp.data.numbers import FEW, PLAIN, NumberFormat, are_ranges, format_of
 from gpumlp.data.spelling import NUMBER, TRUTH, Known, plain
 from gpumlp.io.types import HostArray
 

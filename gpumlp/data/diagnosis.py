@@ -13,7 +13,7 @@ from gpumlp.data.dataset import listed
 from gpumlp.data.date_texts import are_dotted, regular
 from gpumlp.data.dates import ISO, WHOLE, DateFormat
 from gpumlp.data.labels import CHECKED, MAX_CLASSES, unclear
-from gpumlp.data.measures import Format, Problem
+from gpumlp.data.measures import Format, Problem, are_codes
 from gpumlp.data.names import MOST_NAMED, as_argument, quoted
 from gpumlp.data.numbers import BEHIND, NO_CENTS, PLAIN, NumberFormat, format_of, singular
 from gpumlp.data.sources import Files
@@ -121,6 +121,8 @@ def check_target(
     words = dict.fromkeys(target.words, 1)
     written = format_of(words)
     if task == "classification" or (written is None and not learn):
+        return
+    if task is None and written is not None and written[0].after and are_codes(written[0], words):
         return
     if written is None or are_dotted(words):
         words = dict.fromkeys([*words][:CHECKED], 1)

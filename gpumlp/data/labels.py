@@ -14,7 +14,7 @@ import numpy as np
 from gpumlp.data.dataset import LARGEST_INT, Raw, listed
 from gpumlp.data.date_texts import are_dotted
 from gpumlp.data.dates import WholeNumbers, date_format_of
-from gpumlp.data.measures import unclear_numbers
+from gpumlp.data.measures import are_codes, unclear_numbers
 from gpumlp.data.numbers import NULLS, PLAIN, format_of
 from gpumlp.data.spelling import CODE, TRUTH, Known, meaning
 from gpumlp.io.distinct import distinct
@@ -108,7 +108,8 @@ def unclear(words: Collection[str]) -> str:
 def _check_words(name: str, words: Sequence[str], rows: int) -> None:
     """Raise if the texts of an array are names, or numbers of which tables have been cleared."""
     found = format_of(dict.fromkeys(words, 1))
-    if found is not None and found[0].decimal != "/" and not are_dotted(words):
+    codes = found is not None and found[0].after and are_codes(found[0], words)
+    if found is not None and found[0].decimal != "/" and not codes and not are_dotted(words):
         others = found[1] or sorted(NULLS.intersection(words))
         what = f"except for some texts ({listed(map(repr, others))})"
         raise ValueError(

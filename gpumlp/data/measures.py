@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from gpumlp.data.date_texts import unread_dates
@@ -55,6 +55,18 @@ class Problem(NamedTuple):
     kind: str
     examples: list[str]
     format: Format = PLAIN
+
+
+def are_codes(found: NumberFormat, texts: Iterable[str]) -> bool:
+    """Whether texts are codes, such as 00501 or 012b: whole numbers with leading zeros.
+
+    What follows 05 min, 05min and 05% is a unit.
+    """
+    unit, known = found.after, len(found.after) > 1 and MEASURED.fullmatch(f"0{found.after}")
+    if found._replace(after="") != PLAIN or known or (unit and not any(map(str.isalpha, unit))):
+        return False
+    code = re.compile(rf"0+[1-9]\d*{re.escape(unit)}" if unit else r"0\d+")  # 00kg is zero
+    return any(map(code.fullmatch, texts))
 
 
 def unclear_numbers(texts: Collection[str]) -> str:

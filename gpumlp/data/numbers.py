@@ -239,11 +239,6 @@ def _points_group(texts: Iterable[str]) -> bool:
     return some and any(each.endswith("0") for each in points)
 
 
-def are_codes(found: NumberFormat, texts: Iterable[str]) -> bool:
-    """Whether texts are codes, such as 00501: whole numbers with leading zeros."""
-    return found == PLAIN and any(re.fullmatch(r"0\d+", text) for text in texts)
-
-
 def are_ranges(texts: Collection[str], others: Collection[str]) -> bool:
     """Whether texts are categories such as 1, 2-10, over 10: the `others` outnumber the numbers."""
     return 2 * len(others) > len(texts) and all(re.search(r"\d", text) for text in others)

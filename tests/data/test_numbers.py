@@ -359,6 +359,26 @@ def test_codes_with_leading_zeros_are_categories(tmp_path: Any) -> None:
     assert data.load(tmp_path / "t.parquet", "y").categories["code"] == tuple(sorted({*codes}))
 
 
+@pytest.mark.parametrize("unit", ["x", "b", "AB", "A1", "/B"])
+def test_digits_with_leading_zeros_before_letters_are_codes(unit: str, tmp_path: Any) -> None:
+    codes = [f"{1 + i % 12:03}{unit}" for i in range(60)]
+    path = write_csv(tmp_path / "t.csv", table(code=codes, y=COLOURS))
+    assert data.load(path, "y").categories["code"] == tuple(sorted({*codes}))
+    found = data.load(write_csv(path, table(x=range(60), y=codes)), "y")
+    assert found.classes == tuple(sorted({*codes}))
+
+
+@pytest.mark.parametrize(
+    "form", ["0.{}kg", "{} kg", "{:02} min", "{:02}min", "{:02}%", "{:02} x", "{}x"]
+)
+def test_units_behind_padded_numbers_are_units(form: str, tmp_path: Any) -> None:
+    texts = [form.format(7 * i % 50) for i in range(60)]
+    found = data.load(write_csv(tmp_path / "t.csv", table(w=texts, y=COLOURS)), "y")
+    assert "w" in found.formats and "w" not in found.categories
+    want = [float(re.match(r"[\d.]+", text)[0]) for text in texts]  # type: ignore[index]
+    np.testing.assert_array_equal(np.asarray(found.x)[:, found.features.index("w")], want)
+
+
 def test_blank_is_missing(tmp_path: Any) -> None:
     d = [" ", *X[1:, 0].tolist()]
     x = data.load(write_csv(tmp_path / "t.csv", table(d=d, y=COLOURS)), "y").x
