@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any, cast
 
 import numpy as np
@@ -12,6 +13,10 @@ from gpumlp.data.date_parts import PARTS, part_inputs
 from gpumlp.data.spelling import Known, plain, spellings
 from gpumlp.interop.onnx_graph import Graph, Signature, Symbol
 
+SUPPORTED = (  # the fields of a Preparation that the graph implements; others raise an error
+    "task", "features", "target", "classes", "shift", "scale", "y_shift", "y_scale", "fill",
+    "holes", "categories", "others", "formats", "constant", "dates", "embedded", "zones",
+)  # fmt: skip
 ML_DOMAIN = "ai.onnx.ml", 2  # the domain of LabelEncoder, and its first version with these tables
 
 
@@ -36,11 +41,7 @@ def input_name(preparation: Preparation, column: str) -> str:
 
 def network_inputs(graph: Graph, preparation: Preparation, width: int) -> str:
     """The inputs (m, width) of the network, as `Preparation.inputs` computes them, cast."""
-    if len(preparation.columns) != width:
-        raise ValueError(
-            f"preparation makes {len(preparation.columns)} inputs but the network has {width}; "
-            "pass the preparation of this network's file"
-        )
+    _check(preparation, width)
     graph.place = "inputs/"
     places, others = preparation.layout.places, {*preparation.others}
     holes = dict(places["missing"].T.tolist())
@@ -149,3 +150,19 @@ def _positions(graph: Graph, preparation: Preparation, name: str, missing: int, 
         "LabelEncoder", input_name(preparation, name), domain=ML_DOMAIN[0],
         keys_strings=[*places], values_int64s=[*places.values()], default_int64=other,
     )  # fmt: skip
+
+
+def _check(preparation: Preparation, width: int) -> None:
+    """Raise if the graph would differ from the preparation."""
+    more = [field.name for field in fields(preparation) if field.name not in SUPPORTED]
+    missing = [name for name in more if getattr(preparation, name)]
+    if missing:
+        raise ValueError(
+            f"the model's preparation has {', '.join(missing)}, which cannot be written in ONNX; "
+            "export the network alone, preparation=None, and prepare x before it"
+        )
+    if len(preparation.columns) != width:
+        raise ValueError(
+            f"preparation makes {len(preparation.columns)} inputs but the network has {width}; "
+            "pass the preparation of this network's file"
+        )
